@@ -1,0 +1,300 @@
+package v1alpha1
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RefreshRequestedAtAnnotation on an SFMCToken asks for a new token now, whatever is left of the old one's life:
+// any value not handled before does it. The value handled last is in status.lastHandledRefreshRequest.
+const RefreshRequestedAtAnnotation = "sfmctoken.dev/refresh-requested-at"
+
+// DefaultRefreshBefore is how long before its expiry a token is replaced if spec.refreshBefore is absent.
+const DefaultRefreshBefore = 5 * time.Minute
+
+// DeletionPolicy says what becomes of the target Secret when its SFMCToken is deleted.
+// +kubebuilder:validation:Enum=Delete;Retain
+type DeletionPolicy string
+
+const (
+	// DeletionPolicyDelete lets the garbage collector delete the target Secret.
+	DeletionPolicyDelete DeletionPolicy = "Delete"
+	// DeletionPolicyRetain keeps the target Secret; the token in it is not refreshed any more.
+	DeletionPolicyRetain DeletionPolicy = "Retain"
+)
+
+// Condition types of an SFMCToken. Stalled and Reconciling are never both present, and absent when all is well.
+const (
+	// ConditionReady is True while the target Secret holds a token for this spec that is valid now.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while the operator is waiting or trying again by itself.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True while a person must act before a new token can be had.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of the Ready condition.
+const (
+	ReasonTokenValid    = "TokenValid"
+	ReasonTokenExpired  = "TokenExpired"
+	ReasonTokenOutdated = "TokenOutdated"
+	ReasonNoToken       = "NoToken"
+)
+
+// Reasons of the Stalled condition: a person must act.
+const (
+	ReasonCredentialsInvalid = "CredentialsInvalid"
+	ReasonHostNotAllowed     = "HostNotAllowed"
+	ReasonTargetConflict     = "TargetConflict"
+	ReasonRequestRefused     = "RequestRefused"
+)
+
+// Reasons of the Reconciling condition: the operator waits or tries again.
+const (
+	ReasonCredentialsNotFound = "CredentialsNotFound"
+	ReasonThrottled           = "Throttled"
+	ReasonSuspended           = "Suspended"
+	ReasonEndpointUnavailable = "EndpointUnavailable"
+	ReasonUnreadableAnswer    = "UnreadableAnswer"
+	ReasonKubernetesAPIError  = "KubernetesAPIError"
+)
+
+// SFMCToken keeps a Marketing Cloud access token fresh in a Secret.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=sfmct,categories=sfmc
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="BU",type=string,JSONPath=`.spec.accountID`
+// +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.status.targetSecretName`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:selectablefield:JSONPath=`.spec.accountID`
+// +kubebuilder:selectablefield:JSONPath=`.spec.credentialsSecretRef.name`
+type SFMCToken struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object metadata. The annotation sfmctoken.dev/refresh-requested-at, set to any
+	// new value, asks for a new token now.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is what is wanted: which credentials, which business unit, which scopes, and where to write the token.
+	// +required
+	Spec SFMCTokenSpec `json:"spec"`
+
+	// status is what the operator saw and did last. The target Secret is the record; status only reports it.
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status SFMCTokenStatus `json:"status,omitzero"`
+}
+
+// SFMCTokenList is a list of SFMCTokens.
+//
+// +kubebuilder:object:root=true
+type SFMCTokenList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitzero"`
+	// items are the SFMCTokens.
+	Items []SFMCToken `json:"items"`
+}
+
+// SFMCTokenSpec says which token is wanted.
+type SFMCTokenSpec struct {
+	// credentialsSecretRef names the Secret that holds client_id, client_secret and auth_base_uri of a
+	// server-to-server package, under the names that Setup > Installed Packages shows.
+	// +required
+	CredentialsSecretRef CredentialsSecretReference `json:"credentialsSecretRef"`
+
+	// accountID is the MID of the business unit that the token acts in: digits, in quotes.
+	// Absent: the business unit in which the package was made.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=18
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[1-9][0-9]*$')",message="accountID is the business unit's MID: digits only, not starting with 0, in quotes, for example \"510004567\""
+	AccountID string `json:"accountID,omitempty"`
+
+	// scopes is the set of permissions to ask for, for example journeys_read. They are sent as written; what
+	// Salesforce granted of them is in status.grantedScopes. Absent: all scopes of the package.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=200
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="scopes must not be an empty list: Salesforce would issue a token without any permission; leave scopes out to get all scopes of the package"
+	Scopes []Scope `json:"scopes,omitempty"`
+
+	// target says where and how the token is written. Absent: an Opaque Secret of this SFMCToken's name.
+	// +optional
+	Target *Target `json:"target,omitempty"`
+
+	// refreshBefore is how long before its expiry the token is replaced, as a duration such as 5m, from 1m to 24h.
+	// A token is never replaced before two thirds of its life have passed. Absent: 5m.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1m') && duration(self) <= duration('24h')",message="refreshBefore must be a duration from 1m to 24h, for example 5m"
+	RefreshBefore *metav1.Duration `json:"refreshBefore,omitempty"`
+
+	// suspend stops token requests while it is true; the token in the target Secret stays and expires.
+	// Absent: false.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+}
+
+// Scope is one permission of Marketing Cloud as Salesforce names it, for example email_read.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=128
+// +kubebuilder:validation:XValidation:rule="self.matches('^[!#-\\\\[\\\\]-~]+$')",message="a scope is one word such as journeys_read: no spaces, quotes or backslashes; write one scope per list item"
+type Scope string
+
+// CredentialsSecretReference names a credentials Secret.
+// +kubebuilder:validation:XValidation:rule="!has(self.__namespace__)",message="credentialsSecretRef.namespace is not supported yet: put the credentials Secret into the SFMCToken's namespace and leave namespace out"
+type CredentialsSecretReference struct {
+	// name of the credentials Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="credentialsSecretRef.name must be the name of a Secret: lower-case letters, digits, '-' and '.'"
+	Name string `json:"name"`
+
+	// namespace of the credentials Secret. Reserved: a reference to another namespace needs an access grant,
+	// which this version does not have, so it is refused. Absent: the SFMCToken's namespace.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// Target describes the Secret that receives the token.
+type Target struct {
+	// name of the Secret. When it changes, the new Secret is written first, then the old one goes.
+	// Absent: the SFMCToken's name.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="target.name must be a valid Secret name: lower-case letters, digits, '-' and '.'"
+	Name string `json:"name,omitempty"`
+
+	// template adds labels and annotations to the Secret.
+	// +optional
+	Template *TargetTemplate `json:"template,omitempty"`
+
+	// deletionPolicy says whether the Secret is deleted with its SFMCToken (Delete) or stays (Retain).
+	// A retained Secret comes back to an SFMCToken of the same name. Absent: Delete.
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+}
+
+// TargetTemplate is what the target Secret carries beside the token.
+type TargetTemplate struct {
+	// metadata is added to the Secret's own.
+	// +optional
+	Metadata TargetMetadata `json:"metadata,omitzero"`
+}
+
+// TargetMetadata is the metadata that a template can set.
+type TargetMetadata struct {
+	// labels of the Secret, beside the operator's own.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="labels: a key is a name of at most 63 letters, digits, '-', '_' and '.', optionally behind a DNS prefix and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))",message="labels: a value is at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k != 'app.kubernetes.io/managed-by' && !k.startsWith('sfmctoken.dev/'))",message="labels: app.kubernetes.io/managed-by and sfmctoken.dev/ are the operator's own; use another key"
+	Labels map[string]LabelValue `json:"labels,omitempty"`
+
+	// annotations of the Secret, beside the operator's own.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="annotations: a key is a name of at most 63 letters, digits, '-', '_' and '.', optionally behind a DNS prefix and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('sfmctoken.dev/'))",message="annotations: sfmctoken.dev/ is the operator's own; use another key"
+	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
+}
+
+// LabelValue is the value of a label.
+// +kubebuilder:validation:MaxLength=63
+type LabelValue string
+
+// AnnotationValue is the value of an annotation.
+// +kubebuilder:validation:MaxLength=4096
+type AnnotationValue string
+
+// SFMCTokenStatus is what the operator saw and did last.
+type SFMCTokenStatus struct {
+	// observedGeneration is the generation of the spec that this status is about; -1 before the first look.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Ready says whether the target Secret holds a token for this spec that is valid now. Beside it,
+	// Reconciling says that the operator waits or tries again by itself, Stalled that a person must act.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// expiresAt is when the token in the target Secret expires, as Salesforce reported it.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+
+	// refreshAt is when the next token is asked for.
+	// +optional
+	RefreshAt *metav1.Time `json:"refreshAt,omitempty"`
+
+	// lastRefreshAt is when the token in the target Secret was asked for.
+	// +optional
+	LastRefreshAt *metav1.Time `json:"lastRefreshAt,omitempty"`
+
+	// targetSecretName is the Secret that holds the token.
+	// +optional
+	TargetSecretName string `json:"targetSecretName,omitempty"`
+
+	// accountID is the business unit that the token in the target Secret was asked for; absent if the spec names none.
+	// +optional
+	AccountID string `json:"accountID,omitempty"`
+
+	// grantedScopes are the scopes that Salesforce granted, which can be fewer than the spec asks for.
+	// +optional
+	// +listType=atomic
+	GrantedScopes []string `json:"grantedScopes,omitempty"`
+
+	// restInstanceURL is the base address of the tenant's REST API, with a trailing slash.
+	// +optional
+	RESTInstanceURL string `json:"restInstanceURL,omitempty"`
+
+	// soapInstanceURL is the base address of the tenant's SOAP API, with a trailing slash.
+	// +optional
+	SOAPInstanceURL string `json:"soapInstanceURL,omitempty"`
+
+	// lastHandledRefreshRequest is the value of the annotation sfmctoken.dev/refresh-requested-at that the token
+	// in the target Secret answers.
+	// +optional
+	LastHandledRefreshRequest string `json:"lastHandledRefreshRequest,omitempty"`
+
+	// consecutiveFailures counts the failed attempts to get a new token since the last success.
+	// +optional
+	ConsecutiveFailures int32 `json:"consecutiveFailures,omitempty"`
+}
+
+// TargetSecretName is the name of the Secret that receives the token.
+func (t *SFMCToken) TargetSecretName() string {
+	if t.Spec.Target != nil && t.Spec.Target.Name != "" {
+		return t.Spec.Target.Name
+	}
+	return t.Name
+}
+
+// RetainsTarget tells whether the target Secret outlives this SFMCToken.
+func (t *SFMCToken) RetainsTarget() bool {
+	return t.Spec.Target != nil && t.Spec.Target.DeletionPolicy == DeletionPolicyRetain
+}
+
+// RefreshBefore is how long before its expiry the token is replaced.
+func (t *SFMCToken) RefreshBefore() time.Duration {
+	if t.Spec.RefreshBefore == nil {
+		return DefaultRefreshBefore
+	}
+	return t.Spec.RefreshBefore.Duration
+}
+
+// RefreshRequest is the value of the annotation that asks for a new token now; empty if there is none.
+func (t *SFMCToken) RefreshRequest() string { return t.Annotations[RefreshRequestedAtAnnotation] }

@@ -1,0 +1,177 @@
+// Command sfmctoken-operator keeps Salesforce Marketing Cloud access tokens fresh in Secrets.
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
+)
+
+// shutdownTimeout lets a token request (30 s) and the write of its token (10 s) come to their end.
+const shutdownTimeout = 45 * time.Second
+
+type settings struct {
+	allowedAuthHosts, watchNamespaces list
+	caFile, logLevel                  string
+	concurrency                       int
+	leaderElect                       bool
+	leaderElectionNamespace           string
+	metricsAddress, probeAddress      string
+	metricsSecure                     bool
+}
+
+// list is a flag that can be given several times, or once with commas.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(value string) error {
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			*l = append(*l, item)
+		}
+	}
+	return nil
+}
+
+func main() {
+	var s settings
+	flag.Var(&s.allowedAuthHosts, "allow-auth-host", "HOST or HOST:PORT to accept as an authentication host beside mc….auth.marketingcloudapis.com, for gateways and tests; still https. Can be repeated.")
+	flag.Var(&s.watchNamespaces, "watch-namespaces", "Namespaces to work in, separated by commas. Default: all.")
+	flag.StringVar(&s.caFile, "ca-file", "", "PEM file of root certificates to trust for token requests beside the system's. Read once, at the start.")
+	flag.StringVar(&s.logLevel, "log-level", "info", "What is logged: info or debug.")
+	flag.IntVar(&s.concurrency, "max-concurrent-reconciles", 32, "How many SFMCTokens are worked on at once. A token request that gets no answer occupies one for up to 30 s.")
+	flag.BoolVar(&s.leaderElect, "leader-elect", false, "Work only while holding the Lease, so that several replicas can run.")
+	flag.StringVar(&s.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the one that the operator runs in.")
+	flag.StringVar(&s.metricsAddress, "metrics-bind-address", "0", "Address of the metrics endpoint, for example :8443. Default: 0, none.")
+	flag.BoolVar(&s.metricsSecure, "metrics-secure", true, "Serve metrics over TLS and only to whom Kubernetes allows it.")
+	flag.StringVar(&s.probeAddress, "health-probe-bind-address", ":8081", "Address of the probes /healthz and /readyz; 0 for none.")
+	flag.Parse()
+	if err := run(s); err != nil {
+		fmt.Fprintln(os.Stderr, "sfmctoken-operator:", err)
+		os.Exit(1)
+	}
+}
+
+func run(s settings) error {
+	if err := setLogger(s.logLevel); err != nil {
+		return err
+	}
+	for i, host := range s.allowedAuthHosts {
+		parsed, err := sfmc.ParseAllowedHost(host)
+		if err != nil {
+			return err
+		}
+		s.allowedAuthHosts[i] = parsed
+	}
+	if s.concurrency < 1 {
+		return errors.New("--max-concurrent-reconciles must be at least 1")
+	}
+	authClient, err := newAuthClient(s.caFile)
+	if err != nil {
+		return err
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find a cluster to work in: %w", err)
+	}
+	config.QPS = -1 // the API server has its own priority and fairness
+	config.UserAgent = "sfmctoken-operator"
+	mgr, err := ctrl.NewManager(config, s.managerOptions())
+	if err != nil {
+		return fmt.Errorf("connect to the cluster: %w", err)
+	}
+	ctx := ctrl.SetupSignalHandler()
+	if err := controller.Setup(ctx, mgr, controller.Options{
+		AuthClient:       authClient,
+		AllowedAuthHosts: s.allowedAuthHosts,
+		WatchNamespaces:  s.watchNamespaces,
+		Concurrency:      s.concurrency,
+		Clock:            clock.RealClock{},
+	}); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("caches", cachesSynced(mgr)),
+	); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func (s settings) managerOptions() ctrl.Options {
+	options := controller.ManagerOptions(s.watchNamespaces)
+	options.LeaderElection = s.leaderElect
+	options.LeaderElectionID = "sfmctoken-operator"
+	options.LeaderElectionNamespace = s.leaderElectionNamespace
+	options.LeaderElectionReleaseOnCancel = true // run returns, and the process ends, as soon as the manager has
+	options.GracefulShutdownTimeout = ptr.To(shutdownTimeout)
+	options.HealthProbeBindAddress = s.probeAddress
+	options.Metrics = metricsserver.Options{
+		BindAddress:   s.metricsAddress,
+		SecureServing: s.metricsSecure,
+		// HTTP/2 has had denial-of-service flaws that a scrape doesn't need.
+		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
+	}
+	if s.metricsSecure {
+		options.Metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	return options
+}
+
+// setLogger makes JSON lines. There is no level above debug: further up, client-go prints request bodies, which are
+// Secrets.
+func setLogger(level string) error {
+	levels := map[string]zapcore.Level{"info": zapcore.InfoLevel, "debug": zapcore.DebugLevel}
+	chosen, ok := levels[level]
+	if !ok {
+		return fmt.Errorf("--log-level %q must be info or debug", level)
+	}
+	logger := zap.New(zap.Level(chosen))
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
+	return nil
+}
+
+func newAuthClient(caFile string) (*sfmc.Client, error) {
+	var roots []byte
+	if caFile != "" {
+		var err error
+		if roots, err = os.ReadFile(caFile); err != nil { //nolint:gosec // the operator's own flag
+			return nil, fmt.Errorf("read --ca-file: %w", err)
+		}
+	}
+	client, err := sfmc.NewClient(roots, clock.RealClock{})
+	if err != nil {
+		return nil, fmt.Errorf("--ca-file: %w", err)
+	}
+	return client, nil
+}
+
+func cachesSynced(mgr ctrl.Manager) healthz.Checker {
+	return func(request *http.Request) error {
+		if !mgr.GetCache().WaitForCacheSync(request.Context()) {
+			return errors.New("the caches are not filled yet")
+		}
+		return nil
+	}
+}

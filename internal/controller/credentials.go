@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
+)
+
+// Keys of the credentials Secret, named as OAuth names them.
+const (
+	keyClientID     = "client_id"
+	keyClientSecret = "client_secret"
+	keyAuthBaseURI  = "auth_base_uri"
+)
+
+// maxCredential bounds a value in bytes; real ones have less than 100.
+const maxCredential = 1024
+
+// credentials are what the credentials Secret holds, checked.
+type credentials struct {
+	authHost, clientID, clientSecret string
+}
+
+// credentialsNotFoundError means that the credentials Secret isn't there (yet).
+type credentialsNotFoundError struct{ name string }
+
+func (e *credentialsNotFoundError) Error() string {
+	return fmt.Sprintf("the credentials Secret %q does not exist in this namespace; create it with the keys %s, %s and %s",
+		e.name, keyClientID, keyClientSecret, keyAuthBaseURI)
+}
+
+// credentialsInvalidError means that a key of the credentials Secret is missing or malformed.
+type credentialsInvalidError struct {
+	name string
+	err  error
+}
+
+func (e *credentialsInvalidError) Error() string {
+	return fmt.Sprintf("the credentials Secret %q can't be used: %s", e.name, e.err)
+}
+func (e *credentialsInvalidError) Unwrap() error { return e.err }
+
+// credentialsKey names the credentials Secret of an SFMCToken.
+func credentialsKey(obj *v1alpha1.SFMCToken) types.NamespacedName {
+	return types.NamespacedName{Namespace: obj.Namespace, Name: obj.Spec.CredentialsSecretRef.Name}
+}
+
+// credentialsVersion names the credentials Secret as it is now, read from the metadata cache; it is empty if there is
+// no such Secret. As long as it stays the same, the Secret itself needn't be read.
+func (r *Reconciler) credentialsVersion(ctx context.Context, obj *v1alpha1.SFMCToken) (string, error) {
+	secret, err := r.secretMetadata(ctx, credentialsKey(obj))
+	if err != nil || secret == nil {
+		return "", err
+	}
+	return versionOf(secret), nil
+}
+
+func versionOf(secret metav1.Object) string {
+	return strings.Join([]string{secret.GetName(), string(secret.GetUID()), secret.GetResourceVersion()}, "/")
+}
+
+// readCredentials reads the credentials Secret from the API server, past the cache: client secrets are not kept in
+// memory. It returns the version that was read beside the credentials.
+func (r *Reconciler) readCredentials(ctx context.Context, obj *v1alpha1.SFMCToken) (credentials, string, error) {
+	key := credentialsKey(obj)
+	var secret corev1.Secret
+	if err := r.Live.Get(ctx, key, &secret); apierrors.IsNotFound(err) {
+		return credentials{}, "", &credentialsNotFoundError{name: key.Name}
+	} else if err != nil {
+		return credentials{}, "", fmt.Errorf("read the credentials Secret: %w", err)
+	}
+	parsed, err := parseCredentials(secret.Data, r.AllowedAuthHosts)
+	if err != nil {
+		return credentials{}, "", &credentialsInvalidError{name: key.Name, err: err}
+	}
+	return parsed, versionOf(&secret), nil
+}
+
+// parseCredentials checks the data of a credentials Secret. Its errors name keys and never quote values.
+func parseCredentials(data map[string][]byte, allowedHosts []string) (credentials, error) {
+	var problems []string
+	value := func(key string) string {
+		raw, found := data[key]
+		// `kubectl create secret --from-file` leaves a final newline, a browser's copy a space.
+		trimmed := strings.TrimSpace(string(raw))
+		switch {
+		case !found:
+			problems = append(problems, fmt.Sprintf("key %s is missing", key))
+		case trimmed == "":
+			problems = append(problems, fmt.Sprintf("key %s is empty", key))
+		case len(trimmed) > maxCredential:
+			problems = append(problems, fmt.Sprintf("key %s is longer than %d bytes", key, maxCredential))
+		case strings.ContainsFunc(trimmed, func(c rune) bool { return c <= ' ' || c > '~' }):
+			problems = append(problems, fmt.Sprintf("key %s has a space, a line break or a character that is not ASCII in the middle", key))
+		}
+		return trimmed
+	}
+	parsed := credentials{clientID: value(keyClientID), clientSecret: value(keyClientSecret)}
+	uri := value(keyAuthBaseURI)
+	if len(problems) > 0 {
+		return credentials{}, errors.New(strings.Join(problems, "; "))
+	}
+	host, err := sfmc.ParseAuthBaseURI(uri, allowedHosts)
+	if err != nil {
+		return credentials{}, fmt.Errorf("key %s: %w", keyAuthBaseURI, err)
+	}
+	parsed.authHost = host
+	return parsed, nil
+}
+
+// tokenRequest is the request that an SFMCToken asks for with these credentials.
+func (c credentials) tokenRequest(spec *v1alpha1.SFMCTokenSpec) sfmc.TokenRequest {
+	return sfmc.TokenRequest{
+		AuthHost:     c.authHost,
+		ClientID:     c.clientID,
+		ClientSecret: c.clientSecret,
+		AccountID:    spec.AccountID,
+		Scopes:       scopesOf(spec),
+	}
+}
+
+func scopesOf(spec *v1alpha1.SFMCTokenSpec) []string {
+	scopes := make([]string, 0, len(spec.Scopes))
+	for _, scope := range spec.Scopes {
+		scopes = append(scopes, string(scope))
+	}
+	return scopes
+}
+
+// secretMetadata is a Secret's metadata from the cache; nil if there is no such Secret.
+func (r *Reconciler) secretMetadata(ctx context.Context, key client.ObjectKey) (*metav1.PartialObjectMetadata, error) {
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if err := r.SecretMetadata.Get(ctx, key, secret); apierrors.IsNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("look up Secret %s: %w", key.Name, err)
+	}
+	return secret, nil
+}

@@ -1,0 +1,209 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
+)
+
+// Name is the controller's name in events, metrics and logs.
+const Name = "sfmctoken"
+
+// Indexes of the caches.
+const (
+	indexCredentials = "credentialsSecret" // of SFMCTokens: the credentials Secret's name
+	indexTarget      = "targetSecret"      // of SFMCTokens: the target Secret's name
+	indexOwner       = "owner"             // of target Secrets: the owning SFMCToken's UID
+	indexIdentity    = "identity"          // of target Secrets: the identity of the token that they hold
+)
+
+// Options of the controller.
+type Options struct {
+	// AuthClient sends the token requests.
+	AuthClient *sfmc.Client
+	// AllowedAuthHosts are authentication hosts to accept beside Marketing Cloud's own, as HOST or HOST:PORT.
+	AllowedAuthHosts []string
+	// WatchNamespaces are the namespaces to work in; all if there are none. The same as for ManagerOptions.
+	WatchNamespaces []string
+	// Concurrency is how many SFMCTokens are reconciled at once, at least 1.
+	Concurrency int
+	// Clock decides what time it is, also for the queue.
+	Clock clock.WithTicker
+}
+
+// ManagerOptions returns what the manager of this controller must be made with. Namespaces are those to work in; all
+// if there are none.
+func ManagerOptions(namespaces []string) ctrl.Options {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(corev1.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return ctrl.Options{
+		Scheme: scheme,
+		Cache: cache.Options{
+			DefaultNamespaces: only(namespaces),
+			DefaultTransform:  cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				// Of Secrets, only the targets are held in memory.
+				&corev1.Secret{}: {Label: labels.SelectorFromSet(labels.Set{ManagedByLabel: ManagedByValue})},
+			},
+		},
+		// Reads wait until the cache shows this process's own writes: a token just written must not look absent.
+		Client: client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}},
+	}
+}
+
+func only(namespaces []string) map[string]cache.Config {
+	configs := map[string]cache.Config{}
+	for _, namespace := range namespaces {
+		configs[namespace] = cache.Config{}
+	}
+	return configs
+}
+
+// Setup adds the controller to a manager that was made with ManagerOptions.
+func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
+	secretMetadata, err := newSecretMetadataCache(mgr, options.WatchNamespaces)
+	if err != nil {
+		return err
+	}
+	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	r := &Reconciler{
+		Client:           mgr.GetClient(),
+		Live:             mgr.GetAPIReader(),
+		SecretMetadata:   secretMetadata,
+		Clock:            options.Clock,
+		Events:           mgr.GetEventRecorder(Name),
+		AllowedAuthHosts: options.AllowedAuthHosts,
+		shared:           make(chan event.GenericEvent),
+	}
+	r.issuer = newIssuer(options.AuthClient, options.Clock, r.announceToken)
+	if err := registerTokenMetrics(mgr); err != nil {
+		return err
+	}
+	// Handlers read the cache itself: waiting for it here would be waiting for themselves.
+	affected := affectedTokens{reader: mgr.GetCache()}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named(Name).
+		For(&v1alpha1.SFMCToken{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, refreshRequestChanged))).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &corev1.Secret{},
+			handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, secret *corev1.Secret) []reconcile.Request {
+				return affected.by(ctx, secret, indexTarget)
+			}))).
+		WatchesRawSource(source.Kind(secretMetadata, secretKind(),
+			handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, secret *metav1.PartialObjectMetadata) []reconcile.Request {
+				if secret.Labels[ManagedByLabel] == ManagedByValue {
+					return nil // a target, which the other cache has whole
+				}
+				return append(affected.by(ctx, secret, indexCredentials), affected.by(ctx, secret, indexTarget)...)
+			}))).
+		WatchesRawSource(source.Channel(r.shared, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: options.Concurrency,
+			RateLimiter:             queueDelay(),
+			NewQueue:                newQueue(options.Clock),
+			EnableWarmup:            ptr.To(true), // the next leader is ready to go
+		}).
+		Complete(r)
+}
+
+// newQueue makes a plain first-in-first-out queue: a renewal that is due waits only for what came before it, while a
+// priority queue would let a stream of other events overtake it. The clock is passed in.
+func newQueue(clock clock.WithTicker) func(string, workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+	return func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+		return workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{Name: name, Clock: clock})
+	}
+}
+
+// queueDelay is how long the queue waits after an error of the Kubernetes API: 1 s doubling to 60 s, ±50 %. The usual
+// limiter's 1,000 s are almost a token's life.
+func queueDelay() workqueue.TypedRateLimiter[reconcile.Request] {
+	return jittered{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](transientFirst, transientMost)}
+}
+
+type jittered struct {
+	workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+func (j jittered) When(item reconcile.Request) time.Duration {
+	return time.Duration(float64(j.TypedRateLimiter.When(item)) * (0.5 + rand.Float64())) //nolint:gosec // spreads load, guards nothing
+}
+
+var refreshRequestChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetAnnotations()[v1alpha1.RefreshRequestedAtAnnotation] != e.ObjectNew.GetAnnotations()[v1alpha1.RefreshRequestedAtAnnotation]
+}}
+
+// affectedTokens finds the SFMCTokens that a Secret matters to.
+type affectedTokens struct{ reader client.Reader }
+
+func (a affectedTokens) by(ctx context.Context, secret client.Object, index string) []reconcile.Request {
+	var tokens v1alpha1.SFMCTokenList
+	if err := a.reader.List(ctx, &tokens, client.InNamespace(secret.GetNamespace()), client.MatchingFields{index: secret.GetName()}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "find the SFMCTokens of a Secret")
+		return nil
+	}
+	requests := make([]reconcile.Request, 0, len(tokens.Items))
+	for i := range tokens.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&tokens.Items[i])})
+	}
+	return requests
+}
+
+func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
+	token := func(value func(*v1alpha1.SFMCToken) string) client.IndexerFunc {
+		return func(obj client.Object) []string { return []string{value(obj.(*v1alpha1.SFMCToken))} } //nolint:forcetypeassert // indexed as such
+	}
+	secret := func(value func(*corev1.Secret) string) client.IndexerFunc {
+		return func(obj client.Object) []string { return []string{value(obj.(*corev1.Secret))} } //nolint:forcetypeassert // indexed as such
+	}
+	for _, index := range []struct {
+		object client.Object
+		field  string
+		value  client.IndexerFunc
+	}{
+		{&v1alpha1.SFMCToken{}, indexCredentials, token(func(t *v1alpha1.SFMCToken) string { return t.Spec.CredentialsSecretRef.Name })},
+		{&v1alpha1.SFMCToken{}, indexTarget, token((*v1alpha1.SFMCToken).TargetSecretName)},
+		{&corev1.Secret{}, indexIdentity, secret(func(s *corev1.Secret) string { return recordOf(s.Annotations).Identity })},
+		{&corev1.Secret{}, indexOwner, secret(func(s *corev1.Secret) string {
+			if owner := metav1.GetControllerOf(s); owner != nil && isSFMCToken(*owner) {
+				return string(owner.UID)
+			}
+			return ""
+		})},
+	} {
+		if err := indexer.IndexField(ctx, index.object, index.field, index.value); err != nil {
+			return fmt.Errorf("index %s: %w", index.field, err)
+		}
+	}
+	return nil
+}
+
+func secretKind() *metav1.PartialObjectMetadata {
+	secret := &metav1.PartialObjectMetadata{}
+	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	return secret
+}

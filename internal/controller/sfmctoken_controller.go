@@ -1,0 +1,169 @@
+// Package controller keeps the target Secret of every SFMCToken filled with a valid token.
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+)
+
+// +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmctokens,verbs=get;list;watch
+// +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmctokens/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconciler reconciles SFMCTokens.
+type Reconciler struct {
+	// Client reads SFMCTokens and target Secrets from the cache, waiting for its own writes to show there.
+	Client client.Client
+	// Live reads from the API server: credentials.
+	Live client.Reader
+	// SecretMetadata reads the metadata of all Secrets from a cache of their own.
+	SecretMetadata client.Reader
+	// Clock decides what time it is.
+	Clock clock.PassiveClock
+	// Events records what changed for a person.
+	Events events.EventRecorder
+	// AllowedAuthHosts are authentication hosts to accept beside Marketing Cloud's own, as HOST or HOST:PORT.
+	AllowedAuthHosts []string
+
+	issuer *issuer
+	// shared announces SFMCTokens whose token was replaced for another SFMCToken of the same identity.
+	shared chan event.GenericEvent
+}
+
+// suspendedError means that spec.suspend is true.
+type suspendedError struct{}
+
+func (suspendedError) Error() string {
+	return "spec.suspend is true: no token is asked for until it is false"
+}
+
+// Reconcile makes the target Secret hold a valid token for exactly what the spec names, reports it, and says when to
+// look again. When there is nothing to do, it sends no request to anyone.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var obj v1alpha1.SFMCToken
+	if err := r.Client.Get(ctx, request.NamespacedName, &obj); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !obj.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	before := obj.DeepCopy()
+	held, err := r.ensureToken(ctx, &obj)
+	switch {
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return ctrl.Result{}, nil
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		// Somebody wrote the Secret after it was read; it is no failure to look once more.
+		return ctrl.Result{RequeueAfter: transientFirst}, nil
+	}
+	outcome := report(&obj, held, err, r.Clock.Now())
+	if !equality.Semantic.DeepEqual(before.Status, obj.Status) {
+		if err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, client.MergeFrom(before)); err != nil {
+			return ctrl.Result{}, client.IgnoreNotFound(fmt.Errorf("write the status: %w", err))
+		}
+		r.announce(before, &obj)
+	}
+	// What Kubernetes refused is tried again by the queue; the rest has its own time.
+	return ctrl.Result{RequeueAfter: outcome.again}, outcome.retry
+}
+
+// ensureToken returns the token that the target Secret holds in the end. With an error it is the old one, which may be
+// good for a while yet.
+func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (*issued, error) {
+	is, err := r.readTarget(ctx, obj) // first, so that no token is asked for that can't be stored
+	var wanted *want
+	var token *issued
+	var credentials string
+	if err == nil {
+		token, credentials, wanted, err = r.findToken(ctx, obj, is)
+	}
+	if err == nil {
+		token, err = r.writeTarget(ctx, obj, is, token, credentials)
+	} else {
+		var dropErr error
+		if token, dropErr = r.dropWrong(ctx, obj, is, wanted); dropErr != nil {
+			return token, dropErr
+		}
+	}
+	if releaseErr := r.releaseFormer(ctx, obj, wanted, err == nil); releaseErr != nil {
+		return token, releaseErr
+	}
+	return token, err
+}
+
+// findToken returns the token that the target Secret should hold, and the version of the credentials that were read
+// for it: the one that it holds already, one that another SFMCToken of the same identity has, or a new one.
+func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is target) (*issued, string, *want, error) {
+	if obj.Spec.Suspend {
+		return nil, "", nil, suspendedError{}
+	}
+	version, err := r.credentialsVersion(ctx, obj)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	good := is.held != nil && is.record.RefreshRequest == obj.RefreshRequest() &&
+		is.held.fits(obj.Spec.AccountID, scopesOf(&obj.Spec)) && r.isNewest(is.held, obj)
+	if good && is.record.Credentials == version {
+		return is.held, version, nil, nil
+	}
+	if version == "" {
+		return nil, "", nil, &credentialsNotFoundError{name: obj.Spec.CredentialsSecretRef.Name}
+	}
+	credentials, version, err := r.readCredentials(ctx, obj)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	wanted := r.want(obj, credentials, version, is)
+	if good && is.held.Identity == wanted.Identity {
+		return is.held, version, wanted, nil
+	}
+	token, err := r.share(ctx, wanted)
+	return token, version, wanted, err
+}
+
+// isNewest tells whether a held token is still good and no newer one of its identity was issued.
+func (r *Reconciler) isNewest(held *issued, obj *v1alpha1.SFMCToken) bool {
+	token := held
+	if latest := r.issuer.latest(held.Identity); latest != nil {
+		if latest.AccessToken != held.AccessToken && latest.IssuedAt.After(held.IssuedAt) {
+			return false
+		}
+		if latest.AccessToken == held.AccessToken {
+			token = latest // carries the monotonic clock
+		}
+	}
+	return token.stillGood(r.Clock.Now(), obj.RefreshBefore())
+}
+
+// want says which token serves an SFMCToken.
+func (r *Reconciler) want(obj *v1alpha1.SFMCToken, credentials credentials, version string, is target) *want {
+	request := credentials.tokenRequest(&obj.Spec)
+	wanted := &want{
+		issuedFor:     identify(request),
+		request:       request,
+		refreshBefore: obj.RefreshBefore(),
+		causes: map[string]string{
+			"credentials " + credentialsKey(obj).String(): version,
+			"object " + string(obj.UID):                   fmt.Sprint(obj.Generation, obj.RefreshRequest()),
+		},
+	}
+	if is.held != nil && is.held.Identity == wanted.Identity {
+		wanted.lifeLeft = until(is.held.ExpiresAt, r.Clock.Now())
+		if is.record.RefreshRequest != obj.RefreshRequest() {
+			wanted.not = is.held.AccessToken
+		}
+	}
+	return wanted
+}

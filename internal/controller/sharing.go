@@ -1,0 +1,70 @@
+package controller
+
+import (
+	"context"
+	"crypto/hmac"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+)
+
+// unwaited reads the cache as it is: for reads that needn't see this process's last writes.
+var unwaited = client.DisableReadYourWritesConsistency
+
+// share returns a token that serves wanted: known from this process or from any target Secret of the same identity,
+// else a new one, which all SFMCTokens of the identity then get. Each of them proves its claim by credentials of
+// its own, since the identity is keyed with the client secret.
+func (r *Reconciler) share(ctx context.Context, wanted *want) (*issued, error) {
+	if r.issuer.latest(wanted.Identity) == nil {
+		// After a restart or a change of leader: what the target Secrets record.
+		if err := r.learnFromTargets(ctx, wanted); err != nil {
+			return nil, err
+		}
+	}
+	return r.issuer.token(ctx, *wanted)
+}
+
+func (r *Reconciler) learnFromTargets(ctx context.Context, wanted *want) error {
+	targets, err := r.targetsOf(ctx, wanted.Identity)
+	if err != nil {
+		return err
+	}
+	for i := range targets {
+		held := targetFrom(&targets[i]).held
+		if held != nil && hmac.Equal([]byte(held.Proof), []byte(held.prove(wanted.request.ClientSecret))) {
+			r.issuer.learn(held)
+		}
+	}
+	return nil
+}
+
+// announceToken has the SFMCTokens reconciled that hold another token of the same identity: the new one may have
+// invalidated it.
+func (r *Reconciler) announceToken(ctx context.Context, token *issued) {
+	targets, err := r.targetsOf(ctx, token.Identity)
+	if err != nil {
+		return // they find the new token at their own refresh time
+	}
+	for i := range targets {
+		holder := targetFrom(&targets[i])
+		if holder.held != nil && holder.held.AccessToken == token.AccessToken {
+			continue
+		}
+		r.shared <- event.GenericEvent{Object: &v1alpha1.SFMCToken{
+			ObjectMeta: metav1.ObjectMeta{Namespace: targets[i].Namespace, Name: holder.record.Owner},
+		}}
+	}
+}
+
+func (r *Reconciler) targetsOf(ctx context.Context, identity string) ([]corev1.Secret, error) {
+	var targets corev1.SecretList
+	if err := r.Client.List(ctx, &targets, client.MatchingFields{indexIdentity: identity}, unwaited); err != nil {
+		return nil, fmt.Errorf("list the target Secrets: %w", err)
+	}
+	return targets.Items, nil
+}

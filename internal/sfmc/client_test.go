@@ -1,0 +1,250 @@
+package sfmc
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+)
+
+const (
+	clientID = "journeysclientid00000000"
+	secret   = "Zq7hushThisIsTheSecret99"
+	ownUnit  = "510001000" // the business unit that owns the package
+	emea     = "510004567" // enabled on it
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// standIn starts the Marketing Cloud stand-in with one package, and a client that trusts it. Its clock stands still.
+func standIn(t *testing.T, options sfmctest.Options) (*sfmctest.Server, *Client, TokenRequest) {
+	t.Helper()
+	options.Clock = clocktesting.NewFakePassiveClock(noon)
+	options.Packages = []sfmctest.Package{{
+		ClientID: clientID, ClientSecret: secret, AccountID: ownUnit, AccountIDs: []string{emea},
+		Scopes: []string{"email_read", "email_send", "journeys_read"},
+	}}
+	server := sfmctest.Start(t, options)
+	return server, newClient(t, server.CACert()), TokenRequest{AuthHost: server.Host(), ClientID: clientID, ClientSecret: secret}
+}
+
+func newClient(t *testing.T, roots []byte) *Client {
+	t.Helper()
+	client, err := NewClient(roots, clocktesting.NewFakePassiveClock(noon))
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+// failure is the Error that err is.
+func failure(t *testing.T, err error) *Error {
+	t.Helper()
+	var failed *Error
+	NewWithT(t).Expect(errors.As(err, &failed)).To(BeTrue(), "a failed token request is an *Error, not %v", err)
+	return failed
+}
+
+// once is a client whose stand-in has the fault, and the request to send.
+func once(t *testing.T, fault sfmctest.Fault) (*sfmctest.Server, *Client, TokenRequest) {
+	t.Helper()
+	server, client, request := standIn(t, sfmctest.Options{})
+	server.AddFaults(fault)
+	return server, client, request
+}
+
+func TestTheRequestIsTheDocumentedOne(t *testing.T) {
+	const credentials = `"grant_type":"client_credentials","client_id":"` + clientID + `","client_secret":"` + secret + `"`
+	for name, row := range map[string]struct {
+		account string
+		scopes  []string
+		body    string
+	}{
+		"only the credentials":               {"", nil, `{` + credentials + `}`},
+		"no scopes, as an empty list":        {"", []string{}, `{` + credentials + `}`},
+		"a business unit, as a number":       {emea, nil, `{` + credentials + `,"account_id":510004567}`},
+		"the longest business unit":          {"999999999999999999", nil, `{` + credentials + `,"account_id":999999999999999999}`},
+		"scopes, in the order of the caller": {"", []string{"journeys_read", "email_read"}, `{` + credentials + `,"scope":"journeys_read email_read"}`},
+		"everything":                         {emea, []string{"z", "a", "m"}, `{` + credentials + `,"account_id":510004567,"scope":"z a m"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			var got *http.Request
+			var body []byte
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got = r
+				body, _ = io.ReadAll(r.Body)
+				_, _ = io.WriteString(w, `{"access_token":"token"}`)
+			}))
+			defer server.Close()
+			client := newClient(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+
+			_, err := client.RequestToken(t.Context(), TokenRequest{
+				AuthHost: server.Listener.Addr().String(), ClientID: clientID, ClientSecret: secret, AccountID: row.account, Scopes: row.scopes,
+			})
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(string(body)).To(Equal(row.body))
+			g.Expect(got.Method).To(Equal(http.MethodPost))
+			g.Expect(got.RequestURI).To(Equal("/v2/token"))
+			g.Expect(got.Header).To(HaveKeyWithValue("Content-Type", []string{"application/json"}))
+			g.Expect(got.Header).To(HaveKeyWithValue("Accept", []string{"application/json"}))
+			g.Expect(got.Header).To(HaveKeyWithValue("User-Agent", []string{"sfmctoken-operator"}))
+			g.Expect(got.Header).NotTo(HaveKey("Authorization"), "the secret is in the body alone")
+		})
+	}
+}
+
+func TestASecretWithCharactersThatJSONEscapesArrivesAsItIs(t *testing.T) {
+	g := NewWithT(t)
+	const odd = `a"b\c<d>&e/f'`
+	post, err := TokenRequest{AuthHost: "host", ClientID: odd, ClientSecret: odd}.post(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	var body map[string]any
+	g.Expect(json.NewDecoder(post.Body).Decode(&body)).To(Succeed())
+	g.Expect(body).To(Equal(map[string]any{"grant_type": "client_credentials", "client_id": odd, "client_secret": odd}))
+}
+
+func TestATokenIsIssuedForTheBusinessUnitAndTheScopesThatWereAskedFor(t *testing.T) {
+	g := NewWithT(t)
+	server, client, request := standIn(t, sfmctest.Options{})
+	request.AccountID, request.Scopes = emea, []string{"journeys_read", "email_read", "not_in_the_package"}
+
+	token, err := client.RequestToken(t.Context(), request)
+	g.Expect(err).NotTo(HaveOccurred())
+	account, alive := server.Check(token.AccessToken)
+	g.Expect(alive).To(BeTrue())
+	g.Expect(account).To(Equal(emea))
+	token.AccessToken = ""
+	g.Expect(token).To(Equal(Token{
+		TokenType: "Bearer", Scope: "email_read journeys_read", ExpiresIn: 1079 * time.Second,
+		RESTInstanceURL: server.URL(), SOAPInstanceURL: server.URL(),
+	}))
+	g.Expect(server.Requests()).To(ConsistOf(And(
+		HaveField("AccountIDType", "number"),
+		HaveField("Scope", "journeys_read email_read not_in_the_package"),
+		HaveField("ContentType", "application/json"),
+		HaveField("GrantType", "client_credentials"),
+	)))
+}
+
+func TestWithoutScopesAllScopesOfThePackageAreGranted(t *testing.T) {
+	g := NewWithT(t)
+	server, client, request := standIn(t, sfmctest.Options{})
+	token, err := client.RequestToken(t.Context(), request)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(token.Scope).To(Equal("email_read email_send journeys_read"))
+	account, _ := server.Check(token.AccessToken)
+	g.Expect(account).To(Equal(ownUnit))
+	g.Expect(server.Requests()).To(ConsistOf(And(HaveField("ScopeSent", false), HaveField("AccountIDType", "absent"))))
+}
+
+func TestABusinessUnitThatIsNoNumberIsNotSent(t *testing.T) {
+	for _, account := range []string{"emea", "0123", "1;2", "-", `1,"scope":""`} {
+		t.Run(account, func(t *testing.T) {
+			g := NewWithT(t)
+			server, client, request := standIn(t, sfmctest.Options{})
+			request.AccountID = account
+			_, err := client.RequestToken(t.Context(), request)
+			g.Expect(err).To(MatchError(ContainSubstring("can't be built")))
+			g.Expect(KindOf(err)).To(Equal(Refused))
+			g.Expect(server.Count()).To(BeZero())
+		})
+	}
+}
+
+// roundTrip answers requests without a network.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (r roundTrip) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
+
+func TestARequestIsGivenUpAfterThirtySecondsAtMost(t *testing.T) {
+	g := NewWithT(t)
+	var deadline time.Time
+	client := newClient(t, nil)
+	client.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		deadline, _ = r.Context().Deadline()
+		return nil, context.DeadlineExceeded
+	})
+	_, err := client.RequestToken(t.Context(), TokenRequest{AuthHost: "auth.example", ClientID: clientID, ClientSecret: secret})
+	g.Expect(deadline).To(BeTemporally("~", clock.RealClock{}.Now().Add(30*time.Second), 5*time.Second))
+	g.Expect(err).To(MatchError("Marketing Cloud's token endpoint is unavailable: no complete answer from auth.example within 30s"))
+	g.Expect(KindOf(err)).To(Equal(Unavailable))
+}
+
+func TestADeadlineOfTheCallerIsKept(t *testing.T) {
+	for name, fault := range map[string]sfmctest.Fault{
+		"nothing comes":        {Wire: sfmctest.NeverAnswer},
+		"one byte in the hour": {Wire: sfmctest.SlowBody, Every: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			server, client, request := once(t, fault)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			_, err := client.RequestToken(ctx, request)
+			g.Expect(KindOf(err)).To(Equal(Unavailable))
+			g.Expect(err).To(MatchError(ContainSubstring("no complete answer from " + server.Host())))
+		})
+	}
+}
+
+func TestACallerThatGoesAwayEndsTheRequest(t *testing.T) {
+	for name, fault := range map[string]sfmctest.Fault{
+		"nothing comes":        {Wire: sfmctest.NeverAnswer},
+		"one byte in the hour": {Wire: sfmctest.SlowBody, Every: time.Hour},
+		"a slow refusal":       {Refusal: sfmctest.InvalidClient, Latency: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			server, client, request := once(t, fault)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			failed := make(chan error)
+			go func() {
+				_, err := client.RequestToken(ctx, request)
+				failed <- err
+			}()
+			g.Eventually(server.Count).Should(Equal(1))
+			cancel()
+			var err error
+			g.Eventually(failed).Should(Receive(&err))
+			g.Expect(KindOf(err)).To(Equal(Unavailable))
+			g.Expect(err).To(MatchError(ContainSubstring("context canceled")))
+			g.Expect(err.Error()).NotTo(ContainSubstring("/v2/token"), "the URL says nothing new")
+		})
+	}
+}
+
+func TestNobodyListensIsUnavailable(t *testing.T) {
+	g := NewWithT(t)
+	server, client, request := standIn(t, sfmctest.Options{})
+	server.TakeDown()
+	_, err := client.RequestToken(t.Context(), request)
+	g.Expect(KindOf(err)).To(Equal(Unavailable))
+	g.Expect(failure(t, err).StatusCode).To(BeZero())
+	g.Expect(err).To(MatchError(ContainSubstring("connection refused")))
+
+	g.Expect(server.BringUp()).To(Succeed())
+	_, err = client.RequestToken(t.Context(), request)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(server.Count()).To(Equal(1))
+}
+
+func TestOtherErrorsHaveNoKind(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(KindOf(nil)).To(BeZero())
+	g.Expect(KindOf(errors.New(strings.Repeat("x", 10)))).To(BeZero())
+	g.Expect(RetryAfter(nil)).To(BeZero())
+	g.Expect(RetryAfter(errors.New("other"))).To(BeZero())
+}
