@@ -8,8 +8,11 @@ import (
 	"os"
 	"testing"
 
+	"go.uber.org/zap/zapcore"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
@@ -19,6 +22,8 @@ var (
 	cluster  *localcluster.Cluster
 	admin    client.WithWatch // reads and writes as a cluster's administrator, past any cache
 	operator *rest.Config     // the operator's ServiceAccount
+
+	globalLogs = &logs{} // what libraries log past the manager's logger
 )
 
 func TestMain(m *testing.M) {
@@ -32,6 +37,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "start the control plane:", err)
 		return 1
 	}
+	ctrl.SetLogger(zap.New(zap.Level(zapcore.DebugLevel), zap.WriteTo(globalLogs)))
 	var err error
 	if cluster, err = harness.StartCluster(ctx, localcluster.Options{Out: os.Stderr}); err != nil {
 		return fail(err)
@@ -43,5 +49,10 @@ func run(m *testing.M) int {
 	if operator, err = cluster.ServiceAccountConfig(ctx, harness.SystemNamespace, harness.ServiceAccount); err != nil {
 		return fail(err)
 	}
+	defer func() {
+		if path, err := binary(); err == nil {
+			_ = os.Remove(path)
+		}
+	}()
 	return m.Run()
 }

@@ -73,6 +73,7 @@ const (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:selectablefield:JSONPath=`.spec.accountID`
 // +kubebuilder:selectablefield:JSONPath=`.spec.credentialsSecretRef.name`
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentialsSecretRef.name",message="the target Secret must not be the credentials Secret: set spec.target.name to another name (absent, it is the SFMCToken's own)"
 type SFMCToken struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object metadata. The annotation sfmctoken.dev/refresh-requested-at, set to any

@@ -62,6 +62,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	before := obj.DeepCopy()
 	held, err := r.ensureToken(ctx, &obj)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctrl.Result{}, nil // being stopped, which says nothing about the token
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
@@ -133,18 +135,15 @@ func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is 
 	return token, version, wanted, err
 }
 
-// isNewest tells whether a held token is still good and no newer one of its identity was issued.
+// isNewest tells whether a held token is still good and is the last one that was issued for its identity.
 func (r *Reconciler) isNewest(held *issued, obj *v1alpha1.SFMCToken) bool {
-	token := held
 	if latest := r.issuer.latest(held.Identity); latest != nil {
-		if latest.AccessToken != held.AccessToken && latest.IssuedAt.After(held.IssuedAt) {
+		if latest.AccessToken != held.AccessToken {
 			return false
 		}
-		if latest.AccessToken == held.AccessToken {
-			token = latest // carries the monotonic clock
-		}
+		held = latest // the same token, and it carries the monotonic clock
 	}
-	return token.stillGood(r.Clock.Now(), obj.RefreshBefore())
+	return held.stillGood(r.Clock.Now(), obj.RefreshBefore())
 }
 
 // want says which token serves an SFMCToken.

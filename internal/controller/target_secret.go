@@ -72,8 +72,12 @@ func (r *Reconciler) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (t
 	if err != nil {
 		return target{}, fmt.Errorf("read the target Secret: %w", err)
 	}
-	if !belongsTo(secret, obj) {
+	switch {
+	case !belongsTo(secret, obj):
 		return target{}, &targetConflictError{name: key.Name, owner: ownerOf(secret)}
+	case secret.Type != corev1.SecretTypeOpaque:
+		// Kubernetes gives other types a meaning: into one of them it writes a ServiceAccount's token.
+		return target{}, &targetConflictError{name: key.Name, owner: "somebody who gave it the type " + string(secret.Type)}
 	}
 	return targetFrom(secret), nil
 }
@@ -224,7 +228,7 @@ func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken,
 	}
 	for i := range owned.Items {
 		former := targetFrom(&owned.Items[i])
-		if former.secret.Name == obj.TargetSecretName() || !written && !former.record.isWrong(obj, wanted) {
+		if former.secret.Name == obj.TargetSecretName() || former.secret.Type != corev1.SecretTypeOpaque || !written && !former.record.isWrong(obj, wanted) {
 			continue
 		}
 		secret := compose(former, obj, nil, record{})

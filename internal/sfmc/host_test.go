@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	tenant     = "mcabcdefghij-0123456789k_lmn" // replaced below: the underscore makes it wrong
-	goodTenant = "mcabcdefghij-0123456789k-lmn"
-	goodHost   = goodTenant + ".auth.marketingcloudapis.com"
+	wrongTenant = "mcabcdefghij-0123456789k_lmn" // an underscore
+	goodTenant  = "mcabcdefghij-0123456789k-lmn"
+	goodHost    = goodTenant + ".auth.marketingcloudapis.com"
 )
 
 func TestTheAuthenticationBaseURIIsAcceptedAsSetupShowsIt(t *testing.T) {
@@ -58,7 +58,7 @@ var mistyped = map[string]string{
 	"https://" + goodTenant + "-.auth.marketingcloudapis.com/":     "not a Marketing Cloud authentication host", // 29 characters
 	"https://" + goodTenant[:27] + ".auth.marketingcloudapis.com":  "not a Marketing Cloud authentication host",
 	"https://xx" + goodTenant[2:] + ".auth.marketingcloudapis.com": "not a Marketing Cloud authentication host",
-	"https://" + tenant + ".auth.marketingcloudapis.com":           "not a Marketing Cloud authentication host",
+	"https://" + wrongTenant + ".auth.marketingcloudapis.com":      "not a Marketing Cloud authentication host",
 	"https://auth.marketingcloudapis.com/":                         "not a Marketing Cloud authentication host",
 	"https://x." + goodHost + "/":                                  "not a Marketing Cloud authentication host",
 	"https://" + goodHost + "./":                                   "not a Marketing Cloud authentication host",

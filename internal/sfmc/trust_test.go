@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -87,7 +88,7 @@ func startTunnel(t *testing.T, proxy *tunnel) string {
 func (p *tunnel) requests() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]string{}, p.asked...)
+	return slices.Clone(p.asked)
 }
 
 func (p *tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -144,34 +145,39 @@ func askApart(t *testing.T, a asked, variables ...string) outcome {
 }
 
 func TestTheProxyOfTheEnvironmentIsUsed(t *testing.T) {
-	g := NewWithT(t)
-	const gateway = "auth.gateway.invalid" // no name server knows it
-	server, _, request := standIn(t, sfmctest.Options{Hosts: []string{gateway}})
-	request.AuthHost = gateway
-	proxy := &tunnel{to: server.Host()}
-	address := startTunnel(t, proxy)
-	told := asked{Roots: server.CACert(), Request: request, Limit: 20 * time.Second}
-
-	got := askApart(t, told, "HTTPS_PROXY=http://someone:pass-word@"+address)
-	g.Expect(got.Error).To(BeEmpty())
-	_, alive := server.Check(got.Token.AccessToken)
-	g.Expect(alive).To(BeTrue())
-	g.Expect(proxy.requests()).To(Equal([]string{"CONNECT auth.gateway.invalid:443"}))
-
-	proxy.refuse = http.StatusProxyAuthRequired
-	got = askApart(t, told, "HTTPS_PROXY=http://someone:pass-word@"+address)
-	g.Expect(got.Kind).To(Equal(Unavailable))
-	g.Expect(got.Error).To(Equal("Marketing Cloud's token endpoint is unavailable: Proxy Authentication Required"))
-	g.Expect(proxy.requests()).To(HaveLen(2))
-
-	told.Limit = 2 * time.Second // for a name server that doesn't answer
-	got = askApart(t, told, "HTTPS_PROXY=http://someone:pass-word@"+address, "NO_PROXY=.gateway.invalid")
-	g.Expect(got.Kind).To(Equal(Unavailable))
-	g.Expect(proxy.requests()).To(HaveLen(2), "NO_PROXY named the host")
-	g.Expect(server.Count()).To(Equal(1))
-
-	got = askApart(t, told, "HTTPS_PROXY=http://someone:pass-word@127.0.0.1:1")
-	g.Expect(got.Kind).To(Equal(Unavailable))
-	g.Expect(got.Error).To(ContainSubstring("proxyconnect"), "the text says that it is the proxy")
-	g.Expect(got.Error).NotTo(ContainSubstring("pass-word"))
+	server, _, request := standIn(t, sfmctest.Options{Hosts: []string{goodHost}})
+	request.AuthHost = goodHost
+	for name, row := range map[string]struct {
+		refuse    int
+		variables string
+		problem   string
+		tunnels   []string
+	}{
+		"HTTPS_PROXY":                  {variables: "HTTPS_PROXY=", tunnels: []string{"CONNECT " + goodHost + ":443"}},
+		"https_proxy":                  {variables: "https_proxy=", tunnels: []string{"CONNECT " + goodHost + ":443"}},
+		"a proxy that refuses":         {refuse: http.StatusProxyAuthRequired, variables: "HTTPS_PROXY=", problem: "Proxy Authentication Required", tunnels: []string{"CONNECT " + goodHost + ":443"}},
+		"NO_PROXY":                     {variables: "NO_PROXY=.marketingcloudapis.com HTTPS_PROXY=", problem: "went past the proxy to " + goodHost + ":443"},
+		"HTTP_PROXY, for http alone":   {variables: "HTTP_PROXY=", problem: "went past the proxy to " + goodHost + ":443"},
+		"NO_PROXY, for another host":   {variables: "NO_PROXY=marketingcloud.com HTTPS_PROXY=", tunnels: []string{"CONNECT " + goodHost + ":443"}},
+		"an address nobody listens at": {variables: "HTTPS_PROXY=http://someone:pass-word@127.0.0.1:1 IGNORED=", problem: "proxyconnect tcp: went past the proxy to 127.0.0.1:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := NewWithT(t)
+			proxy := &tunnel{to: server.Host(), refuse: row.refuse}
+			address := startTunnel(t, proxy)
+			told := asked{Roots: server.CACert(), Request: request, Proxy: address}
+			got := askApart(t, told, strings.Fields(row.variables+"http://someone:pass-word@"+address)...)
+			g.Expect(got.Error).NotTo(ContainSubstring("pass-word"))
+			g.Expect(proxy.requests()).To(Equal(row.tunnels))
+			if row.problem != "" {
+				g.Expect(got.Kind).To(Equal(Unavailable))
+				g.Expect(got.Error).To(Equal("Marketing Cloud's token endpoint is unavailable: " + row.problem))
+				return
+			}
+			g.Expect(got.Error).To(BeEmpty())
+			_, alive := server.Check(got.Token.AccessToken)
+			g.Expect(alive).To(BeTrue())
+		})
+	}
 }

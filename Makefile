@@ -1,0 +1,103 @@
+# sfmctoken-operator. `make` alone shows what there is.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit integration fuzz lint vulncheck generate check-generate bench build run image install uninstall deploy undeploy install-yaml clean
+
+IMAGE     ?= sfmctoken-operator:latest
+PLATFORMS ?= linux/amd64,linux/arm64
+FUZZTIME  ?= 5s
+BIN       := $(CURDIR)/.cache/bin
+KUBECTL   ?= kubectl
+MODULES   := . hack/localcluster test
+
+help: ## Show this.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ What most people want
+
+demo: control-plane ## Show the operator at work on a control plane of its own; cleans up after itself.
+	cd test && go run ./demo
+
+test: lint check-generate unit integration fuzz ## Run every check and test there is.
+
+##@ Pieces of test
+
+unit: ## Run the tests that need no control plane.
+	go test -race ./...
+
+integration: control-plane ## Run the tests against a real control plane.
+	cd hack/localcluster && go test -count=1 ./...
+	cd test && go test -count=1 -timeout 30m ./...
+
+fuzz: ## Fuzz what reads foreign input, FUZZTIME (5s) each.
+	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \
+	  for name in $$(grep -oE '^func Fuzz\w+' $$target | cut -c6-); do \
+	    echo "$$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$target) || exit 1; \
+	  done; done
+
+lint: $(BIN)/golangci-lint $(BIN)/kustomize ## Lint Go code and manifests.
+	@for module in $(MODULES); do (cd $$module && echo "lint $$module" && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+	$(BIN)/kustomize build config/default > /dev/null
+
+vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities; needs the Go vulnerability database.
+	$(BIN)/govulncheck ./...
+
+check-generate: generate ## Fail if generated files are out of date.
+	@git diff --exit-code -- api config docs/api.md || (echo "commit what 'make generate' changed" && exit 1)
+
+bench: control-plane ## Measure the operator beside the least that its work can cost.
+	cd test && go run ./bench
+
+##@ Working on it
+
+generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs ## Make deepcopy, CRD, RBAC and docs/api.md from the Go types.
+	$(BIN)/controller-gen object paths=./api/...
+	$(BIN)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	$(BIN)/controller-gen rbac:roleName=sfmctoken-operator paths=./internal/controller/... output:rbac:dir=config/rbac
+	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --renderer=markdown --output-path=docs/api.md --log-level=ERROR
+
+build: ## Build the operator into bin/.
+	CGO_ENABLED=0 go build -trimpath -o bin/sfmctoken-operator ./cmd
+
+run: ## Run the operator here, against the cluster of the current kubeconfig.
+	go run ./cmd
+
+image: ## Build the image for PLATFORMS (needs docker buildx).
+	docker buildx build --platform $(PLATFORMS) --tag $(IMAGE) .
+
+clean: ## Remove what was built; the next run builds the control plane again.
+	rm -rf .cache bin dist
+
+##@ On a cluster (of the current kubeconfig)
+
+install: ## Apply the CRD alone.
+	$(KUBECTL) apply --server-side -k config/crd
+
+uninstall: ## Delete the CRD, and with it every SFMCToken and its Secret.
+	$(KUBECTL) delete --ignore-not-found -k config/crd
+
+deploy: install-yaml ## Apply everything, with IMAGE.
+	$(KUBECTL) apply --server-side -f dist/install.yaml
+
+undeploy: ## Delete everything, every SFMCToken and its Secret included.
+	$(KUBECTL) delete --ignore-not-found -k config/default
+
+install-yaml: $(BIN)/kustomize ## Render everything into dist/install.yaml, with IMAGE.
+	mkdir -p dist && $(BIN)/kustomize build config/default | sed 's#image: sfmctoken-operator:latest#image: $(IMAGE)#' > dist/install.yaml
+
+# Tools and the control plane are built from source at pinned versions, once.
+.PHONY: control-plane
+control-plane: $(BIN)/localcluster
+	$(BIN)/localcluster build > /dev/null
+
+$(BIN)/localcluster: $(wildcard hack/localcluster/*.go hack/localcluster/cmd/localcluster/*.go) hack/localcluster/go.mod
+	go build -C hack/localcluster -o $@ ./cmd/localcluster
+
+tool_controller-gen = sigs.k8s.io/controller-tools/cmd/controller-gen
+tool_kustomize      = sigs.k8s.io/kustomize/kustomize/v5
+tool_crd-ref-docs   = github.com/elastic/crd-ref-docs
+tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
+
+$(BIN)/%: hack/tools/%/go.mod
+	go build -C hack/tools/$* -o $@ $(tool_$*)

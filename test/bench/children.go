@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+const operatorProgram = "sfmctoken-operator"
+
+// startOperator starts the operator's own program as its ServiceAccount. Without the Lease, there is no wait for it in
+// what is measured; everything else is as by default.
+func (b *bench) startOperator() (*child, error) {
+	return startChild("operator", b.file(operatorProgram), b.file("operator.log"), []string{"KUBECONFIG=" + b.kubeconfig}, []string{
+		"--allow-auth-host=" + b.standIn.host(),
+		"--ca-file=" + b.standIn.caFile,
+		"--max-concurrent-reconciles=" + strconv.Itoa(b.concurrency),
+		"--health-probe-bind-address=0",
+	})
+}
+
+// startFloor starts the floor and returns when it knows its work.
+func (b *bench) startFloor(ctx context.Context) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c, err := startChild("floor", self, b.file("floor.log"), nil, []string{
+		floorCommand, "-kubeconfig=" + b.kubeconfig, "-ca-file=" + b.standIn.caFile, "-concurrency=" + strconv.Itoa(b.concurrency),
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.readLine(ctx)
+	return c, err
+}
+
+// tell has the floor do something and returns when it is done.
+func (c *child) tell(ctx context.Context, command string) error {
+	if _, err := fmt.Fprintln(c.stdin, command); err != nil {
+		return err
+	}
+	_, err := c.readLine(ctx)
+	return err
+}
+
+// refreshCommand has the floor refresh all tokens, one each so often.
+func refreshCommand(pace time.Duration) string { return "refresh " + pace.String() }

@@ -1,0 +1,85 @@
+// Command bench measures the operator against a floor: plain client-go workers that send the same token request and
+// do the same two writes for each token, and nothing else. Both run as child processes against the same control plane
+// and the same stand-in for Marketing Cloud, one after the other. It prints a Markdown table, and fails if a number of
+// requests that is promised was not kept; it never fails for being slow.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// deadline ends a run in which something hangs. It is no measure of speed: a run takes a quarter of it on two cores.
+const deadline = 20 * time.Minute
+
+type settings struct {
+	tokens, restartTokens int
+	concurrency           int
+	rounds                int
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == floorCommand {
+		exitOn(runFloor(os.Args[2:]))
+		return
+	}
+	var s settings
+	flag.IntVar(&s.tokens, "tokens", 1000, "How many SFMCTokens to serve.")
+	flag.IntVar(&s.restartTokens, "restart-tokens", 5000, "How many valid tokens there are at the larger restart.")
+	flag.IntVar(&s.concurrency, "concurrency", 32, "How many tokens are worked on at once, by the operator and by the floor.")
+	flag.IntVar(&s.rounds, "rounds", 3, "How often the floor and the operator take turns at creating; the median counts.")
+	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 500 at the larger restart, one round.")
+	flag.Parse()
+	if *quick {
+		s.tokens, s.restartTokens, s.rounds = 100, 500, 1
+	}
+	exitOn(run(s))
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(s settings) (err error) {
+	if s.restartTokens < s.tokens || s.tokens < 1 || s.concurrency < 1 || s.rounds < 1 {
+		return errors.New("-tokens, -concurrency and -rounds must be at least 1, and -restart-tokens at least -tokens")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	b, err := prepare(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	for _, measure := range []func(context.Context) error{
+		b.compareCreation,
+		b.measureSharing,
+		b.compareRefresh,
+		b.measureRestarts,
+	} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.printReport(ctx, os.Stdout); err != nil {
+		return err
+	}
+	return b.brokenPromises()
+}
+
+// say tells the progress, on stderr: the report alone is on stdout.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+}

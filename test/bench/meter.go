@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// row is what one run brought.
+type row struct {
+	name       string
+	subject    string // floor or operator
+	tokens     int    // what was asked for in this run, or looked at
+	took       time.Duration
+	slowest    float64 // rate of several rounds; 0 if there was one
+	fastest    float64
+	requests   int     // token requests
+	identities int     // that they were for
+	calls      calls
+	usage      usage
+	served     time.Duration // restarts: from the start until a change made right after it was served
+}
+
+func (r row) rate() float64 {
+	if r.took <= 0 {
+		return 0
+	}
+	return float64(r.tokens) / r.took.Seconds()
+}
+
+// meter holds the counters as they were when a run began.
+type meter struct {
+	b      *bench
+	calls  calls
+	before usage
+}
+
+// startMeter begins a run of a process that is idle, or isn't there yet (nil).
+func (b *bench) startMeter(ctx context.Context, of *child) (*meter, error) {
+	m := &meter{b: b}
+	var err error
+	if of != nil {
+		if m.before, err = readUsage(of.pid); err != nil {
+			return nil, err
+		}
+	}
+	if m.calls, err = b.settledCalls(ctx); err != nil {
+		return nil, err
+	}
+	return m, b.standIn.forgetRequests(ctx)
+}
+
+// read ends a run when its process has become idle, so that all that it cost is counted. The rate's time is from the
+// arrival of the first token request until ended: the start of a process is not in it.
+func (m *meter) read(ctx context.Context, of *child, ended time.Time) (row, error) {
+	if err := waitIdle(ctx, of); err != nil {
+		return row{}, err
+	}
+	used, err := readUsage(of.pid)
+	if err != nil {
+		return row{}, err
+	}
+	now, err := m.b.settledCalls(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	r := row{calls: now.minus(m.calls), usage: usage{cpu: used.cpu - m.before.cpu, peak: used.peak}}
+	if r.requests, r.identities, err = m.b.standIn.countRequests(ctx); err != nil {
+		return row{}, err
+	}
+	began, err := m.b.standIn.firstRequest(ctx)
+	if !began.IsZero() {
+		r.took = ended.Sub(began)
+	}
+	return r, err
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+)
+
+// steadyName is the run whose rate is given, not reached.
+const steadyName = "steady refresh"
+
+// shortLife is the expires_in of the steady run: a token is replaced after two thirds of it, less up to a twentieth.
+// A thousand tokens make about 80 refreshes a second.
+const shortLife = 20 * time.Second
+
+// steadyCycles is how often each token is refreshed in the steady run, at least.
+const steadyCycles = 3
+
+// dueLife is the expires_in of the run in which all tokens are due at once: long enough that none has expired by then.
+const dueLife = 45 * time.Second
+
+// compareRefresh measures refreshes: at a rate below what either can do, and as many at once as there are tokens. It
+// leaves the operator's tokens behind, valid and at rest.
+func (b *bench) compareRefresh(ctx context.Context) error {
+	if err := b.createTokens(ctx, 0, b.tokens, b.tokens); err != nil {
+		return err
+	}
+	if err := b.refreshByFloor(ctx); err != nil {
+		return err
+	}
+	if err := b.deleteTokens(ctx); err != nil {
+		return err
+	}
+	if err := b.createTokens(ctx, 0, b.tokens, b.tokens); err != nil {
+		return err
+	}
+	if err := b.refreshSteadily(ctx); err != nil {
+		return err
+	}
+	var rows []row
+	for round := range b.rounds {
+		say("operator: %d tokens due at its start, round %d of %d", b.tokens, round+1, b.rounds)
+		r, err := b.refreshAllDue(ctx)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, r)
+	}
+	b.addRow(fmt.Sprintf("%d refreshes due at once", b.tokens), median(rows))
+	return nil
+}
+
+// pace is the time from one token to the next, so that each has its turn once in a short life.
+func (b *bench) pace() time.Duration { return shortLife * 2 / 3 / time.Duration(b.tokens) }
+
+func (b *bench) refreshByFloor(ctx context.Context) (err error) {
+	worker, err := b.startFloor(ctx)
+	if worker != nil {
+		defer func() { err = errors.Join(err, worker.stop()) }()
+	}
+	if err != nil {
+		return err
+	}
+	if err := worker.tell(ctx, "create"); err != nil {
+		return err
+	}
+	say("floor: steady refresh")
+	steady, err := b.meterFloor(ctx, worker, b.pace(), steadyCycles)
+	if err != nil {
+		return err
+	}
+	var rows []row
+	for round := range b.rounds {
+		say("floor: refreshing %d tokens, round %d of %d", b.tokens, round+1, b.rounds)
+		r, err := b.meterFloor(ctx, worker, 0, 1)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, r)
+	}
+	b.addRow(fmt.Sprintf("%d refreshes due at once", b.tokens), median(rows))
+	b.addRow(steadyName, steady)
+	return nil
+}
+
+// meterFloor has the floor refresh all tokens some times, and measures it by its own word that it is done.
+func (b *bench) meterFloor(ctx context.Context, worker *child, pace time.Duration, times int) (row, error) {
+	m, err := b.startMeter(ctx, worker)
+	if err != nil {
+		return row{}, err
+	}
+	for range times {
+		if err := worker.tell(ctx, refreshCommand(pace)); err != nil {
+			return row{}, err
+		}
+	}
+	r, err := m.read(ctx, worker, time.Now())
+	r.subject, r.tokens = "floor", r.requests
+	return r, err
+}
+
+// refreshSteadily lets the operator refresh tokens of a short life, spread over time by asking for the first refresh
+// of each one after the other. The run begins and ends with an operator at rest, so all counts are exact.
+func (b *bench) refreshSteadily(ctx context.Context) (err error) {
+	operator, err := b.startOperator()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, operator.stop()) }()
+	if err := b.awaitTokens(ctx, b.tokens, holdsLong); err != nil {
+		return err
+	}
+	if err := waitIdle(ctx, operator); err != nil {
+		return err
+	}
+	say("operator: steady refresh")
+	m, err := b.startMeter(ctx, operator)
+	if err != nil {
+		return err
+	}
+	if err := b.runShortLives(ctx); err != nil {
+		return err
+	}
+	r, err := m.read(ctx, operator, time.Now())
+	if err != nil {
+		return err
+	}
+	r.subject, r.tokens = "operator", r.requests
+	b.promiseRefreshes(r)
+	b.addRow(steadyName, r)
+	return nil
+}
+
+func (b *bench) runShortLives(ctx context.Context) error {
+	if err := b.standIn.setLife(ctx, shortLife); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(b.pace())
+	defer ticker.Stop()
+	for i := range b.tokens {
+		if err := b.requestRefresh(ctx, i, "steady"); err != nil {
+			return err
+		}
+		<-ticker.C
+	}
+	if err := poll(ctx, time.Second, func() (bool, error) {
+		requests, _, err := b.standIn.countRequests(ctx)
+		return requests >= steadyCycles*b.tokens, err
+	}); err != nil {
+		return err
+	}
+	if err := b.standIn.setLife(ctx, longLife); err != nil {
+		return err
+	}
+	return b.awaitTokens(ctx, b.tokens, holdsLong)
+}
+
+// refreshAllDue starts the operator when all tokens are due, as after an outage of a few minutes.
+func (b *bench) refreshAllDue(ctx context.Context) (r row, err error) {
+	if err := b.makeAllDue(ctx); err != nil {
+		return row{}, err
+	}
+	m, err := b.startMeter(ctx, nil)
+	if err != nil {
+		return row{}, err
+	}
+	started, err := b.watchTokens(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	operator, err := b.startOperator()
+	if err != nil {
+		return row{}, err
+	}
+	defer func() { err = errors.Join(err, operator.stop()) }()
+	ended, err := started.until(ctx, b.tokens, holdsLong)
+	if err != nil {
+		return row{}, err
+	}
+	if r, err = m.read(ctx, operator, ended); err != nil {
+		return row{}, err
+	}
+	r.subject, r.tokens = "operator", b.tokens
+	b.promise(r.requests == b.tokens, "one token request for each of %d tokens that are due: %d", b.tokens, r.requests)
+	b.promiseRefreshes(r)
+	return r, nil
+}
+
+// makeAllDue leaves tokens that were not replaced when it was time, for want of an operator.
+func (b *bench) makeAllDue(ctx context.Context) (err error) {
+	if err := b.standIn.setLife(ctx, dueLife); err != nil {
+		return err
+	}
+	operator, err := b.startOperator()
+	if err != nil {
+		return err
+	}
+	request := time.Now().Format(time.RFC3339Nano)
+	err = inParallel(ctx, b.tokens, func(ctx context.Context, i int) error { return b.requestRefresh(ctx, i, request) })
+	due := time.Now()
+	if err == nil {
+		err = b.awaitTokens(ctx, b.tokens, func(token *v1alpha1.SFMCToken) bool {
+			if token.Status.LastHandledRefreshRequest != request {
+				return false
+			}
+			if token.Status.RefreshAt.After(due) {
+				due = token.Status.RefreshAt.Time
+			}
+			return true
+		})
+	}
+	if err = errors.Join(err, operator.stop(), b.standIn.setLife(ctx, longLife)); err != nil {
+		return err
+	}
+	return poll(ctx, 100*time.Millisecond, func() (bool, error) {
+		return time.Now().After(due.Add(time.Second)), nil // the status has full seconds
+	})
+}
+
+// awaitTokens waits until so many SFMCTokens are done.
+func (b *bench) awaitTokens(ctx context.Context, n int, done func(*v1alpha1.SFMCToken) bool) error {
+	tokens, err := b.watchTokens(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = tokens.until(ctx, n, done)
+	return err
+}

@@ -1,0 +1,233 @@
+package test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
+)
+
+// binary builds the operator once.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("sfmctoken-operator-under-test-%d", os.Getpid()))
+	build := exec.Command("go", "build", "-o", path, "./cmd")
+	build.Dir = harness.Path()
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the operator: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// process is the operator as people run it.
+type process struct {
+	*exec.Cmd
+	log  *logs
+	done chan error
+}
+
+// startProcess starts the operator's binary with its ServiceAccount's rights.
+func (w *world) startProcess(flags ...string) *process {
+	w.t.Helper()
+	path, err := binary()
+	w.Expect(err).NotTo(HaveOccurred())
+	dir := w.t.TempDir()
+	kubeconfig, ca := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "ca.pem")
+	w.Expect(localcluster.WriteKubeconfig(operator, kubeconfig)).To(Succeed())
+	w.Expect(os.WriteFile(ca, w.sfmc.CACert(), 0o600)).To(Succeed())
+	p := &process{log: &logs{}, done: make(chan error, 1)}
+	p.Cmd = exec.Command(path, append([]string{
+		"--kubeconfig", kubeconfig, "--ca-file", ca, "--allow-auth-host", w.sfmc.Host(),
+		"--health-probe-bind-address", "0", "--log-level", "debug",
+	}, flags...)...)
+	p.Stderr, p.Stdout = p.log, p.log
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	w.Expect(p.Start()).To(Succeed())
+	go func() { p.done <- p.Wait() }()
+	w.t.Cleanup(func() {
+		_ = p.Process.Kill()
+		w.Eventually(p.done).Should(Receive())
+		if w.t.Failed() {
+			w.t.Logf("the log of process %d:\n%s", p.Process.Pid, p.log)
+		}
+	})
+	return p
+}
+
+// end sends a signal and waits for the exit code.
+func (w *world) end(p *process, signal os.Signal) int {
+	w.t.Helper()
+	w.Expect(p.Process.Signal(signal)).To(Succeed())
+	w.Eventually(p.done, time.Minute).Should(Receive(Or(BeNil(), HaveOccurred())))
+	p.done <- nil // for the clean-up
+	return p.ProcessState.ExitCode()
+}
+
+// newRealTimeWorld is a world without an operator in this process, on the machine's own clock.
+func newRealTimeWorld(t *testing.T, options sfmctest.Options) *world {
+	w := &world{WithT: NewWithT(t), t: t, ctx: t.Context(), pkg: harness.Package(), logs: &logs{}}
+	w.SetDefaultEventuallyTimeout(patience)
+	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	options.Clock = clock.RealClock{}
+	options.Packages = []sfmctest.Package{w.pkg}
+	w.sfmc = sfmctest.Start(t, options)
+	w.ns = w.namespace()
+	w.create(harness.CredentialsSecret(w.ns, "sfmc-package", w.sfmc, w.pkg))
+	return w
+}
+
+func freeAddress(w *world) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	w.Expect(err).NotTo(HaveOccurred())
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func TestATerminatedOperatorWritesTheTokenThatItHasAskedFor(t *testing.T) {
+	w := newRealTimeWorld(t, sfmctest.Options{Latency: 2 * time.Second})
+	p := w.startProcess()
+	w.token("journeys")
+	w.Eventually(w.sfmc.Count).Should(Equal(1)) // the request has arrived, its answer is two seconds away
+	w.Expect(w.end(p, syscall.SIGTERM)).To(Equal(0))
+	w.Expect(w.alive(w.held("journeys"), "510004567")).To(BeTrue())
+	w.Expect(w.sfmc.Count()).To(Equal(1))
+}
+
+func TestAKilledLeaderIsReplacedAndNoTokenIsAskedForAgain(t *testing.T) {
+	w := newRealTimeWorld(t, sfmctest.Options{})
+	elect := []string{"--leader-elect", "--leader-election-namespace", harness.SystemNamespace}
+	first := w.startProcess(elect...)
+	w.token("journeys")
+	w.ready("journeys")
+	second := w.startProcess(elect...)
+	w.Eventually(second.log.String).Should(ContainSubstring("Attempting to acquire leader lease"))
+	w.end(first, syscall.SIGKILL)
+	w.token("later")
+	w.Eventually(func() string { return condition(w.get("later"), "Ready") }, time.Minute).Should(Equal(valid))
+	w.Expect(w.sfmc.Count()).To(Equal(1), "the new leader found the token in the other target Secret")
+	w.Expect(w.end(second, syscall.SIGTERM)).To(Equal(0))
+}
+
+func TestMetricsNeedAuthentication(t *testing.T) {
+	w := newRealTimeWorld(t, sfmctest.Options{})
+	address := freeAddress(w)
+	w.startProcess("--metrics-bind-address", address)
+	w.token("journeys")
+	w.ready("journeys")
+	scrape := func(config *rest.Config) func() (string, error) {
+		return func() (string, error) {
+			request, err := http.NewRequestWithContext(w.ctx, http.MethodGet, "https://"+address+"/metrics", nil)
+			if err != nil {
+				return "", err
+			}
+			if config != nil {
+				request.Header.Set("Authorization", "Bearer "+config.BearerToken)
+			}
+			// The endpoint signs its own certificate.
+			insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // a test
+			response, err := insecure.Do(request)
+			if err != nil {
+				return "", err
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			return fmt.Sprintf("%d %s", response.StatusCode, body), err
+		}
+	}
+	w.Eventually(scrape(nil)).Should(HavePrefix("401"))
+	account := func(name string) *rest.Config {
+		w.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: name}})
+		config, err := cluster.ServiceAccountConfig(w.ctx, w.ns, name)
+		w.Expect(err).NotTo(HaveOccurred())
+		return config
+	}
+	w.Eventually(scrape(account("stranger"))).Should(HavePrefix("403"))
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "prometheus-"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: "sfmctoken-operator-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: w.ns, Name: "prometheus"}},
+	}
+	w.create(binding)
+	t.Cleanup(func() { _ = admin.Delete(context.Background(), binding) })
+	w.Eventually(scrape(account("prometheus"))).Should(And(HavePrefix("200"), ContainSubstring(`sfmctoken_ready{name="journeys"`)))
+}
+
+func TestUnrelatedSecretsCostHardlyAnyMemory(t *testing.T) {
+	const many, size = 1000, 100_000
+	w := newRealTimeWorld(t, sfmctest.Options{})
+	p := w.startProcess()
+	w.token("journeys")
+	w.ready("journeys")
+	before := peakMemory(w, p)
+	blob := []byte(strings.Repeat("x", size))
+	for i := range many {
+		w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: fmt.Sprintf("unrelated-%d", i)}, Data: map[string][]byte{"blob": blob}})
+	}
+	w.token("after")
+	w.ready("after") // events up to here have been seen
+	started := w.startProcess()
+	w.token("restarted", func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "510009999" })
+	w.ready("restarted")
+	for what, running := range map[string]*process{"events": p, "a start": started} {
+		grown := peakMemory(w, running) - before
+		t.Logf("%d Secrets of %d kB seen through %s: memory grew from %d to %d kB", many, size/1000, what, before/1000, (before+grown)/1000)
+		w.Expect(grown).To(BeNumerically("<", many*size/4), what)
+	}
+}
+
+// peakMemory is the most memory in bytes that a process has had resident.
+func peakMemory(w *world, p *process) int {
+	w.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	w.Expect(err).NotTo(HaveOccurred())
+	for line := range strings.Lines(string(status)) {
+		if fields := strings.Fields(line); fields[0] == "VmHWM:" {
+			kib, err := strconv.Atoi(fields[1])
+			w.Expect(err).NotTo(HaveOccurred())
+			return kib << 10
+		}
+	}
+	w.t.Fatal("no VmHWM in /proc")
+	return 0
+}
+
+func TestBadFlagsAreRefusedWithASentence(t *testing.T) {
+	g := NewWithT(t)
+	path, err := binary()
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, bad := range []struct{ flag, says string }{
+		{"--allow-auth-host=https://gateway.example.com/", "must be HOST or HOST:PORT"},
+		{"--allow-auth-host=gateway:", "must be HOST or HOST:PORT"},
+		{"--ca-file=/does/not/exist", "read --ca-file"},
+		{"--ca-file=/etc/hostname", "no certificate found"},
+		{"--log-level=trace", "must be info or debug"},
+		{"--max-concurrent-reconciles=0", "must be at least 1"},
+		{"--no-such-flag", "flag provided but not defined"},
+	} {
+		out, err := exec.CommandContext(t.Context(), path, bad.flag).CombinedOutput()
+		g.Expect(err).To(HaveOccurred(), bad.flag)
+		g.Expect(string(out)).To(ContainSubstring(bad.says), bad.flag)
+	}
+}
