@@ -54,7 +54,7 @@ generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs ## Make deepcopy, CRD, RBAC 
 	$(BIN)/controller-gen object paths=./api/...
 	$(BIN)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(BIN)/controller-gen rbac:roleName=sfmctoken-operator paths=./internal/controller/... output:rbac:dir=config/rbac
-	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --renderer=markdown --output-path=docs/api.md --log-level=ERROR
+	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --templates-dir=hack/tools/crd-ref-docs/templates --renderer=markdown --output-path=docs/api.md --log-level=ERROR
 
 build: ## Build the operator into bin/.
 	CGO_ENABLED=0 go build -trimpath -o bin/sfmctoken-operator ./cmd
@@ -83,7 +83,8 @@ undeploy: ## Delete everything, every SFMCToken and its Secret included.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 install-yaml: $(BIN)/kustomize ## Render everything into dist/install.yaml, with IMAGE.
-	mkdir -p dist && $(BIN)/kustomize build config/default | sed 's#image: sfmctoken-operator:latest#image: $(IMAGE)#' > dist/install.yaml
+	mkdir -p dist && printf 'resources: [../config/default]\n' > dist/kustomization.yaml
+	cd dist && $(BIN)/kustomize edit set image sfmctoken-operator=$(IMAGE) && $(BIN)/kustomize build . > install.yaml
 
 # Tools and the control plane are built from source at pinned versions, once.
 .PHONY: control-plane

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -32,6 +33,8 @@ type settings struct {
 	allowedAuthHosts, watchNamespaces list
 	caFile, logLevel                  string
 	concurrency                       int
+	requestRate                       float64
+	requestBurst                      int
 	leaderElect                       bool
 	leaderElectionNamespace           string
 	metricsAddress, probeAddress      string
@@ -59,6 +62,8 @@ func main() {
 	flag.StringVar(&s.caFile, "ca-file", "", "PEM file of root certificates to trust for token requests beside the system's. Read once, at the start.")
 	flag.StringVar(&s.logLevel, "log-level", "info", "What is logged: info or debug.")
 	flag.IntVar(&s.concurrency, "max-concurrent-reconciles", 32, "How many SFMCTokens are worked on at once. A token request that gets no answer occupies one for up to 30 s.")
+	flag.Float64Var(&s.requestRate, "token-requests-per-second", 50, "Token requests to one authentication host per second. 10,000 tokens that are due at once are replaced within 200 s, before any of them expires.")
+	flag.IntVar(&s.requestBurst, "token-requests-burst", 10, "Token requests to one authentication host that may be sent at once.")
 	flag.BoolVar(&s.leaderElect, "leader-elect", false, "Work only while holding the Lease, so that several replicas can run.")
 	flag.StringVar(&s.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the one that the operator runs in.")
 	flag.StringVar(&s.metricsAddress, "metrics-bind-address", "0", "Address of the metrics endpoint, for example :8443. Default: 0, none.")
@@ -85,6 +90,9 @@ func run(s settings) error {
 	if s.concurrency < 1 {
 		return errors.New("--max-concurrent-reconciles must be at least 1")
 	}
+	if s.requestRate <= 0 || s.requestBurst < 1 {
+		return errors.New("--token-requests-per-second must be more than 0, and --token-requests-burst at least 1")
+	}
 	authClient, err := newAuthClient(s.caFile)
 	if err != nil {
 		return err
@@ -104,6 +112,8 @@ func run(s settings) error {
 		AuthClient:       authClient,
 		AllowedAuthHosts: s.allowedAuthHosts,
 		WatchNamespaces:  s.watchNamespaces,
+		RequestRate:      rate.Limit(s.requestRate),
+		RequestBurst:     s.requestBurst,
 		Concurrency:      s.concurrency,
 		Clock:            clock.RealClock{},
 	}); err != nil {

@@ -18,9 +18,9 @@ const DefaultRefreshBefore = 5 * time.Minute
 type DeletionPolicy string
 
 const (
-	// DeletionPolicyDelete lets the garbage collector delete the target Secret.
+	// Delete lets the garbage collector delete the target Secret.
 	DeletionPolicyDelete DeletionPolicy = "Delete"
-	// DeletionPolicyRetain keeps the target Secret; the token in it is not refreshed any more.
+	// Retain keeps the target Secret; the token in it is not refreshed any more.
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
@@ -32,6 +32,16 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled is True while a person must act before a new token can be had.
 	ConditionStalled = "Stalled"
+	// ConditionCredentialsExpiring is True from 30 days before the client secret expires, as the credentials Secret
+	// says, and Unknown if what it says can't be read.
+	ConditionCredentialsExpiring = "CredentialsExpiring"
+)
+
+// Reasons of the CredentialsExpiring condition.
+const (
+	ReasonExpiring       = "Expiring"
+	ReasonExpired        = "Expired"
+	ReasonDateUnreadable = "DateUnreadable"
 )
 
 // Reasons of the Ready condition.
@@ -53,6 +63,7 @@ const (
 // Reasons of the Reconciling condition: the operator waits or tries again.
 const (
 	ReasonCredentialsNotFound = "CredentialsNotFound"
+	ReasonWaitingForTurn      = "WaitingForTurn"
 	ReasonThrottled           = "Throttled"
 	ReasonSuspended           = "Suspended"
 	ReasonEndpointUnavailable = "EndpointUnavailable"
@@ -113,7 +124,6 @@ type SFMCTokenSpec struct {
 	// accountID is the MID of the business unit that the token acts in: digits, in quotes.
 	// Absent: the business unit in which the package was made.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=18
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[1-9][0-9]*$')",message="accountID is the business unit's MID: digits only, not starting with 0, in quotes, for example \"510004567\""
 	AccountID string `json:"accountID,omitempty"`
@@ -145,7 +155,6 @@ type SFMCTokenSpec struct {
 }
 
 // Scope is one permission of Marketing Cloud as Salesforce names it, for example email_read.
-// +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=128
 // +kubebuilder:validation:XValidation:rule="self.matches('^[!#-\\\\[\\\\]-~]+$')",message="a scope is one word such as journeys_read: no spaces, quotes or backslashes; write one scope per list item"
 type Scope string
@@ -155,9 +164,8 @@ type Scope string
 type CredentialsSecretReference struct {
 	// name of the credentials Secret.
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="credentialsSecretRef.name must be the name of a Secret: lower-case letters, digits, '-' and '.'"
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="credentialsSecretRef.name must be the name of a Secret: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name"`
 
 	// namespace of the credentials Secret. Reserved: a reference to another namespace needs an access grant,
@@ -172,9 +180,8 @@ type Target struct {
 	// name of the Secret. When it changes, the new Secret is written first, then the old one goes.
 	// Absent: the SFMCToken's name.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="target.name must be a valid Secret name: lower-case letters, digits, '-' and '.'"
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="target.name must be a valid Secret name: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name,omitempty"`
 
 	// template adds labels and annotations to the Secret.
@@ -199,15 +206,15 @@ type TargetMetadata struct {
 	// labels of the Secret, beside the operator's own.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="labels: a key is a name of at most 63 letters, digits, '-', '_' and '.', optionally behind a DNS prefix and '/'"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))",message="labels: a value is at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !format.qualifiedName().validate(k).hasValue())",message="labels: a key is a name of at most 63 letters, digits, '-', '_' and '.', optionally behind a DNS prefix and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !format.labelValue().validate(self[k]).hasValue())",message="labels: a value is at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k != 'app.kubernetes.io/managed-by' && !k.startsWith('sfmctoken.dev/'))",message="labels: app.kubernetes.io/managed-by and sfmctoken.dev/ are the operator's own; use another key"
 	Labels map[string]LabelValue `json:"labels,omitempty"`
 
 	// annotations of the Secret, beside the operator's own.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="annotations: a key is a name of at most 63 letters, digits, '-', '_' and '.', optionally behind a DNS prefix and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !format.qualifiedName().validate(k).hasValue())",message="annotations: a key is a name of at most 63 letters, digits, '-', '_' and '.', optionally behind a DNS prefix and '/'"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('sfmctoken.dev/'))",message="annotations: sfmctoken.dev/ is the operator's own; use another key"
 	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
 }
@@ -265,6 +272,16 @@ type SFMCTokenStatus struct {
 	// soapInstanceURL is the base address of the tenant's SOAP API, with a trailing slash.
 	// +optional
 	SOAPInstanceURL string `json:"soapInstanceURL,omitempty"`
+
+	// clientSecretKey is the key of the credentials Secret whose client secret is in use: client_secret, or during a
+	// rotation client_secret_staged.
+	// +optional
+	ClientSecretKey string `json:"clientSecretKey,omitempty"`
+
+	// clientSecretExpiresAt is when the client secret expires, as client_secret_expires_at in the credentials Secret
+	// says; absent if it says nothing.
+	// +optional
+	ClientSecretExpiresAt *metav1.Time `json:"clientSecretExpiresAt,omitempty"`
 
 	// lastHandledRefreshRequest is the value of the annotation sfmctoken.dev/refresh-requested-at that the token
 	// in the target Secret answers.

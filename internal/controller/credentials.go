@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,9 +19,11 @@ import (
 
 // Keys of the credentials Secret, named as OAuth names them.
 const (
-	keyClientID     = "client_id"
-	keyClientSecret = "client_secret"
-	keyAuthBaseURI  = "auth_base_uri"
+	keyClientID              = "client_id"
+	keyClientSecret          = "client_secret"
+	keyClientSecretStaged    = "client_secret_staged"     // optional: the next secret, during a rotation
+	keyClientSecretExpiresAt = "client_secret_expires_at" // optional: a date or time
+	keyAuthBaseURI           = "auth_base_uri"
 )
 
 // maxCredential bounds a value in bytes; real ones have less than 100.
@@ -28,8 +31,13 @@ const maxCredential = 1024
 
 // credentials are what the credentials Secret holds, checked.
 type credentials struct {
-	authHost, clientID, clientSecret string
+	authHost, clientID, clientSecret, clientSecretStaged string
+	// expiresAt is when client_secret expires, in RFC 3339; empty if that isn't said, unreadable if it can't be read.
+	expiresAt string
 }
+
+// unreadable stands for a client_secret_expires_at that is neither a date nor a time.
+const unreadable = "unreadable"
 
 // credentialsNotFoundError means that the credentials Secret isn't there (yet).
 type credentialsNotFoundError struct{ name string }
@@ -94,6 +102,10 @@ func parseCredentials(data map[string][]byte, allowedHosts []string) (credential
 		// `kubectl create secret --from-file` leaves a final newline, a browser's copy a space.
 		trimmed := strings.TrimSpace(string(raw))
 		switch {
+		case !found && key == keyClientSecretStaged:
+			// No rotation is under way.
+		case trimmed == "" && key == keyClientSecretStaged:
+			// The same, said with an empty value.
 		case !found:
 			problems = append(problems, fmt.Sprintf("key %s is missing", key))
 		case trimmed == "":
@@ -105,7 +117,7 @@ func parseCredentials(data map[string][]byte, allowedHosts []string) (credential
 		}
 		return trimmed
 	}
-	parsed := credentials{clientID: value(keyClientID), clientSecret: value(keyClientSecret)}
+	parsed := credentials{clientID: value(keyClientID), clientSecret: value(keyClientSecret), clientSecretStaged: value(keyClientSecretStaged)}
 	uri := value(keyAuthBaseURI)
 	if len(problems) > 0 {
 		return credentials{}, errors.New(strings.Join(problems, "; "))
@@ -115,18 +127,40 @@ func parseCredentials(data map[string][]byte, allowedHosts []string) (credential
 		return credentials{}, fmt.Errorf("key %s: %w", keyAuthBaseURI, err)
 	}
 	parsed.authHost = host
+	parsed.expiresAt = parseExpiry(strings.TrimSpace(string(data[keyClientSecretExpiresAt])))
 	return parsed, nil
 }
 
-// tokenRequest is the request that an SFMCToken asks for with these credentials.
-func (c credentials) tokenRequest(spec *v1alpha1.SFMCTokenSpec) sfmc.TokenRequest {
-	return sfmc.TokenRequest{
+// parseExpiry reads a time, or a date, which ends with its day. A mistake in it is no reason to ask for no token.
+func parseExpiry(text string) string {
+	if text == "" {
+		return ""
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at.UTC().Format(time.RFC3339)
+	}
+	if day, err := time.Parse(time.DateOnly, text); err == nil {
+		return day.AddDate(0, 0, 1).Format(time.RFC3339)
+	}
+	return unreadable
+}
+
+// tokenRequests are the requests that serve an SFMCToken with these credentials: with the active secret, and during
+// a rotation with the staged one.
+func (c credentials) tokenRequests(spec *v1alpha1.SFMCTokenSpec) map[string]sfmc.TokenRequest {
+	request := sfmc.TokenRequest{
 		AuthHost:     c.authHost,
 		ClientID:     c.clientID,
 		ClientSecret: c.clientSecret,
 		AccountID:    spec.AccountID,
 		Scopes:       scopesOf(spec),
 	}
+	requests := map[string]sfmc.TokenRequest{keyClientSecret: request}
+	if c.clientSecretStaged != "" && c.clientSecretStaged != c.clientSecret {
+		request.ClientSecret = c.clientSecretStaged
+		requests[keyClientSecretStaged] = request
+	}
+	return requests
 }
 
 func scopesOf(spec *v1alpha1.SFMCTokenSpec) []string {

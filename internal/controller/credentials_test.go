@@ -105,10 +105,17 @@ func TestAHostOfAllowAuthHostIsUsedAsItStands(t *testing.T) {
 func TestTheScopesAreAskedForAsTheSpecHasThem(t *testing.T) {
 	g := NewWithT(t)
 	c := credentials{authHost: tenantHost, clientID: hushID, clientSecret: hushSecret}
-	g.Expect(c.tokenRequest(&v1alpha1.SFMCTokenSpec{AccountID: "510004567", Scopes: []v1alpha1.Scope{"z", "a"}})).To(Equal(sfmc.TokenRequest{
-		AuthHost: tenantHost, ClientID: hushID, ClientSecret: hushSecret, AccountID: "510004567", Scopes: []string{"z", "a"},
-	}))
-	g.Expect(c.tokenRequest(&v1alpha1.SFMCTokenSpec{}).Scopes).To(BeEmpty())
+	active := sfmc.TokenRequest{AuthHost: tenantHost, ClientID: hushID, ClientSecret: hushSecret, AccountID: "510004567", Scopes: []string{"z", "a"}}
+	spec := &v1alpha1.SFMCTokenSpec{AccountID: "510004567", Scopes: []v1alpha1.Scope{"z", "a"}}
+	g.Expect(c.tokenRequests(spec)).To(Equal(map[string]sfmc.TokenRequest{"client_secret": active}))
+	g.Expect(c.tokenRequests(&v1alpha1.SFMCTokenSpec{})["client_secret"].Scopes).To(BeEmpty())
+
+	staged := active
+	staged.ClientSecret = "staged"
+	c.clientSecretStaged = "staged"
+	g.Expect(c.tokenRequests(spec)).To(Equal(map[string]sfmc.TokenRequest{"client_secret": active, "client_secret_staged": staged}))
+	c.clientSecretStaged = hushSecret // moved, and not removed yet
+	g.Expect(c.tokenRequests(spec)).To(HaveLen(1))
 }
 
 func TestErrorsOfCredentialsNameTheSecretAndWhatToWrite(t *testing.T) {
@@ -123,7 +130,7 @@ func TestErrorsOfCredentialsNameTheSecretAndWhatToWrite(t *testing.T) {
 func TestTheCredentialsSecretsNameIsInItsVersion(t *testing.T) {
 	g := NewWithT(t)
 	for version, name := range map[string]string{"": "", "sfmc-package/uid/42": "sfmc-package", "a.b/uid/1": "a.b"} {
-		g.Expect(record{Credentials: version}.credentialsName()).To(Equal(name))
+		g.Expect(record{notes: notes{Credentials: version}}.credentialsName()).To(Equal(name))
 	}
 }
 
@@ -160,4 +167,19 @@ func FuzzParseCredentials(f *testing.F) {
 			t.Fatalf("%q may quote a value: %s", text, err)
 		}
 	})
+}
+
+func TestTheExpiryOfAClientSecretIsADateOrATime(t *testing.T) {
+	g := NewWithT(t)
+	for text, want := range map[string]string{
+		"":                          "",
+		" 2027-03-31 \n":            "2027-04-01T00:00:00Z", // a date's day is its last
+		"2027-03-31T12:30:00+02:00": "2027-03-31T10:30:00Z",
+		"31.3.2027":                 "unreadable",
+		"2027-02-30":                "unreadable",
+	} {
+		got, err := parseCredentials(keys(map[string][]byte{"client_secret_expires_at": []byte(text)}), nil)
+		g.Expect(err).NotTo(HaveOccurred(), text)
+		g.Expect(got.expiresAt).To(Equal(want), text)
+	}
 }

@@ -52,7 +52,8 @@ func identify(request sfmc.TokenRequest) issuedFor {
 // target Secret only if its proof is right, so nobody can plant one by writing a Secret.
 func (t *issued) prove(clientSecret string) string {
 	mac := hmac.New(sha256.New, []byte(clientSecret))
-	writeFields(mac, t.Identity, t.AccessToken, t.TokenType, t.Scope, t.RESTInstanceURL, t.SOAPInstanceURL,
+	writeFields(mac, t.Identity, t.AuthHost, t.ClientIDHash, t.AccountID, fmt.Sprintf("%q", t.Scopes),
+		t.AccessToken, t.TokenType, t.Scope, t.RESTInstanceURL, t.SOAPInstanceURL,
 		t.IssuedAt.UTC().Format(time.RFC3339Nano), t.ExpiresAt.UTC().Format(time.RFC3339Nano))
 	return hex.EncodeToString(mac.Sum(nil))
 }
@@ -75,6 +76,6 @@ func hashOf(fields ...string) string {
 // writeFields writes each field behind its length, so that no two lists of fields look the same.
 func writeFields(to io.Writer, fields ...string) {
 	for _, field := range fields {
-		fmt.Fprintf(to, "%d:%s,", len(field), field) //nolint:errcheck // a hash never fails
+		fmt.Fprintf(to, "%d:%s,", len(field), field)
 	}
 }

@@ -2,10 +2,12 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
@@ -21,11 +23,13 @@ type issuer struct {
 	announce func(context.Context, *issued)
 
 	flight singleflight.Group
+	pacer  *pacer
 
 	mu       sync.Mutex
-	tokens   map[string]*issued
+	tokens   map[string]*issued  // by identity
 	failures map[string]*failure // by identity
 	pauses   map[string]*pause   // by client
+	refused  map[string]string   // by client: a hash of the client secret that was refused last
 	swept    time.Time
 }
 
@@ -49,6 +53,8 @@ type want struct {
 	issuedFor
 	request       sfmc.TokenRequest
 	refreshBefore time.Duration
+	// clientSecretKey is the key of the client secret in the credentials Secret.
+	clientSecretKey string
 	// not is an access token that won't do any more.
 	not string
 	// lifeLeft is how long the caller can do without a new token.
@@ -69,25 +75,28 @@ func (e *attemptError) Error() string { return e.err.Error() }
 func (e *attemptError) Unwrap() error { return e.err }
 
 func newIssuer(client *sfmc.Client, clock clock.PassiveClock, announce func(context.Context, *issued)) *issuer {
-	return &issuer{client: client, clock: clock, announce: announce, tokens: map[string]*issued{}, failures: map[string]*failure{}, pauses: map[string]*pause{}}
+	return &issuer{client: client, clock: clock, announce: announce,
+		tokens: map[string]*issued{}, failures: map[string]*failure{}, pauses: map[string]*pause{}, refused: map[string]string{},
+		pacer: newPacer(rate.Inf, 1)}
 }
 
 // token returns a token that serves w: the one remembered for its identity if that will do, else a new one.
 func (i *issuer) token(ctx context.Context, w want) (*issued, error) {
 	for ctx.Err() == nil {
-		result, err, _ := i.flight.Do(w.Identity, func() (any, error) { return i.tokenAlone(ctx, w) })
-		if err != nil {
-			i.mu.Lock()
-			defer i.mu.Unlock()
-			if failed := i.failures[w.Identity]; failed != nil {
-				failed.changed(w.causes) // answered for this caller too
+		led := false
+		result, err, _ := i.flight.Do(w.Identity, func() (any, error) { led = true; return i.tokenAlone(ctx, w) })
+		answer := result.(flown) //nolint:forcetypeassert // tokenAlone returns nothing else
+		switch {
+		case err != nil && (led || answer.fresh || !i.changed(w)):
+			if answer.fresh {
+				i.rememberCauses(w)
 			}
 			return nil, err
-		}
-		// Whoever led the flight may have been content with a remembered token that this caller can't use. A new
-		// one is taken as it is, however short its life: asking again would bring no better one.
-		answer := result.(flown) //nolint:forcetypeassert // tokenAlone returns nothing else
-		if answer.fresh && answer.token.AccessToken != w.not || w.servedBy(answer.token, i.clock.Now()) {
+		case err != nil:
+			// Whoever led the flight had no reason to ask again. This caller has.
+		case answer.fresh || w.servedBy(answer.token, i.clock.Now()):
+			// A new token is taken as it is, even if it is the old one again: asking once more would bring no
+			// better one.
 			return answer.token, nil
 		}
 	}
@@ -110,25 +119,34 @@ func (i *issuer) tokenAlone(ctx context.Context, w want) (flown, error) {
 	if token, err := i.remembered(w, now); token != nil || err != nil {
 		return flown{token: token}, err
 	}
+	if err := i.waitForTurn(w.issuedFor); err != nil {
+		return flown{}, err
+	}
+	i.pacer.take(w.Identity)
 	// A request that was sent is worth its answer: a shutdown must not lose the token.
 	answer, err := i.client.RequestToken(context.WithoutCancel(ctx), w.request)
 	observeRequest(err, i.clock.Since(now))
 	if err != nil {
-		return flown{}, i.recordFailure(w, err)
+		return flown{fresh: true}, i.recordFailure(w, err, now)
 	}
 	token := &issued{Token: answer, issuedFor: w.issuedFor, IssuedAt: now, ExpiresAt: now.Add(answer.ExpiresIn)}
 	token.Proof = token.prove(w.request.ClientSecret)
-	i.recordToken(token)
+	i.recordToken(token, w.request.ClientSecret)
 	i.announce(ctx, token)
 	return flown{token: token, fresh: true}, nil
 }
 
-func (i *issuer) recordToken(token *issued) {
+func (i *issuer) recordToken(token *issued, clientSecret string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.refused[token.client()] == hashOf(clientSecret) {
+		delete(i.refused, token.client())
+	}
 	i.tokens[token.Identity] = token
 	delete(i.failures, token.Identity)
-	delete(i.pauses, token.client())
+	if paused := i.pauses[token.client()]; paused != nil && !token.IssuedAt.Before(paused.until) {
+		delete(i.pauses, token.client()) // a request that was under way before says nothing of it
+	}
 	i.sweep(i.clock.Now())
 }
 
@@ -143,26 +161,41 @@ func (i *issuer) remembered(w want, now time.Time) (*issued, error) {
 	if paused := i.pauses[w.client()]; paused != nil && now.Before(paused.until) {
 		return nil, &attemptError{err: paused.err, failures: paused.count, retryAt: paused.until}
 	}
-	if failed != nil && !failed.changed(w.causes) && now.Before(failed.retryAt) {
+	if failed != nil && !failed.differs(w.causes) && now.Before(failed.retryAt) {
+		maps.Copy(failed.tried, w.causes)
 		return nil, &attemptError{err: failed.err, failures: failed.count, retryAt: failed.retryAt}
 	}
 	return nil, nil
 }
 
-// changed tells whether something that was there when the request failed is different now, and remembers what is new.
-func (f *failure) changed(causes map[string]string) bool {
-	changed := false
+// differs tells whether something that was there when the request failed is different now.
+func (f *failure) differs(causes map[string]string) bool {
 	for where, version := range causes {
 		if before, seen := f.tried[where]; seen && before != version {
-			changed = true
+			return true
 		}
-		f.tried[where] = version
 	}
-	return changed
+	return false
 }
 
-// recordFailure remembers when w may be asked for again.
-func (i *issuer) recordFailure(w want, err error) error {
+func (i *issuer) changed(w want) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	failed := i.failures[w.Identity]
+	return failed != nil && failed.differs(w.causes)
+}
+
+// rememberCauses takes what made a caller look as answered by the failure.
+func (i *issuer) rememberCauses(w want) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if failed := i.failures[w.Identity]; failed != nil {
+		maps.Copy(failed.tried, w.causes)
+	}
+}
+
+// recordFailure remembers when w, for which a request was sent at that time, may be asked for again.
+func (i *issuer) recordFailure(w want, err error, sent time.Time) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := i.clock.Now()
@@ -171,29 +204,43 @@ func (i *issuer) recordFailure(w want, err error) error {
 		failed = &failure{tried: map[string]string{}}
 		i.failures[w.Identity] = failed
 	}
-	failed.changed(w.causes)
+	maps.Copy(failed.tried, w.causes)
 	failed.err = err
 	failed.count++
+	if sfmc.IsInvalidClient(err) {
+		i.refused[w.client()] = hashOf(w.request.ClientSecret)
+	}
 	switch sfmc.KindOf(err) {
 	case sfmc.Refused:
 		failed.retryAt = now.Add(doubling(blockedFirst, blockedMost, failed.count))
 	case sfmc.Throttled:
-		paused := i.pauses[w.client()]
-		if paused == nil {
-			paused = &pause{}
-			i.pauses[w.client()] = paused
-		}
-		paused.err = err
-		paused.count++
-		paused.until = now.Add(doubling(throttledFirst, throttledMost, paused.count))
-		if asked := sfmc.RetryAfter(err); asked > 0 {
-			paused.until = now.Add(asked)
-		}
-		failed.retryAt = paused.until
+		failed.retryAt = i.pauseClient(w.client(), err, sent)
 	default:
 		failed.retryAt = now.Add(transientDelay(failed.count, w.lifeLeft))
 	}
 	return &attemptError{err: err, failures: failed.count, retryAt: failed.retryAt}
+}
+
+// pauseClient keeps a client from sending anything, and returns until when. Refusals of requests that were under way
+// together are one: they don't lengthen the pause, nor does a milder one shorten it.
+func (i *issuer) pauseClient(client string, err error, sent time.Time) time.Time {
+	paused := i.pauses[client]
+	if paused == nil {
+		paused = &pause{}
+		i.pauses[client] = paused
+	}
+	if !sent.Before(paused.until) {
+		paused.count++
+	}
+	until := i.clock.Now().Add(doubling(throttledFirst, throttledMost, paused.count))
+	if asked := sfmc.RetryAfter(err); asked > 0 {
+		until = i.clock.Now().Add(asked)
+	}
+	paused.err = err
+	if until.After(paused.until) {
+		paused.until = until
+	}
+	return paused.until
 }
 
 // learn remembers a token that a target Secret holds, unless a newer one is known.
@@ -212,12 +259,45 @@ func (i *issuer) latest(identity string) *issued {
 	return i.tokens[identity]
 }
 
+// knowsAnother tells whether another token was issued for a held token's identity since.
+func (i *issuer) knowsAnother(held *issued) bool {
+	latest := i.latest(held.Identity)
+	return latest != nil && latest.AccessToken != held.AccessToken
+}
+
+// known is the newest remembered token that serves one of those wanted; nil if there is none.
+func (i *issuer) known(wanted []*want) *issued {
+	now := i.clock.Now()
+	var newest *issued
+	for _, w := range wanted {
+		if token := i.latest(w.Identity); token != nil && w.servedBy(token, now) && (newest == nil || token.IssuedAt.After(newest.IssuedAt)) {
+			newest = token
+		}
+	}
+	return newest
+}
+
+// preferred puts the staged client secret first if the active one is known to be refused: by this process, or, before
+// a restart, when the token that the caller holds was asked for.
+func (i *issuer) preferred(wanted []*want, refusedBefore string) []*want {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	refused := func(w *want) bool {
+		return i.refused[w.client()] == hashOf(w.request.ClientSecret) || refusedBefore == w.Identity
+	}
+	if len(wanted) == 2 && refused(wanted[0]) && !refused(wanted[1]) {
+		return []*want{wanted[1], wanted[0]}
+	}
+	return wanted
+}
+
 // sweep forgets, at most once a minute, what no decision depends on any more.
 func (i *issuer) sweep(now time.Time) {
 	if now.Sub(i.swept) < time.Minute {
 		return
 	}
 	i.swept = now
+	i.pacer.sweep(now)
 	for identity, token := range i.tokens {
 		if now.After(token.ExpiresAt) {
 			delete(i.tokens, identity)

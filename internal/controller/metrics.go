@@ -39,8 +39,8 @@ func observeRequest(err error, took time.Duration) {
 // tokenMetrics reports each SFMCToken as the cache has it at the moment of the scrape, so that nothing stale is left
 // of a deleted one.
 type tokenMetrics struct {
-	reader                                   client.Reader
-	expiry, refresh, ready, stalled, failing *prometheus.Desc
+	reader                                                 client.Reader
+	expiry, refresh, ready, stalled, failing, secretExpiry *prometheus.Desc
 }
 
 func registerTokenMetrics(mgr ctrl.Manager) error {
@@ -48,12 +48,13 @@ func registerTokenMetrics(mgr ctrl.Manager) error {
 		return prometheus.NewDesc(name, help, []string{"namespace", "name"}, nil)
 	}
 	collector := &tokenMetrics{
-		reader:  mgr.GetCache(),
-		expiry:  describe("sfmctoken_token_expiry_timestamp_seconds", "When the token in the target Secret expires, in Unix time."),
-		refresh: describe("sfmctoken_token_refresh_timestamp_seconds", "When the token in the target Secret is to be replaced, in Unix time."),
-		ready:   describe("sfmctoken_ready", "1 while the target Secret holds a valid token for the spec, else 0."),
-		stalled: describe("sfmctoken_stalled", "1 while a person must act before a new token can be had, else 0."),
-		failing: describe("sfmctoken_consecutive_failures", "Failed attempts to get a new token since the last success."),
+		reader:       mgr.GetCache(),
+		expiry:       describe("sfmctoken_token_expiry_timestamp_seconds", "When the token in the target Secret expires, in Unix time."),
+		refresh:      describe("sfmctoken_token_refresh_timestamp_seconds", "When the token in the target Secret is to be replaced, in Unix time."),
+		ready:        describe("sfmctoken_ready", "1 while the target Secret holds a valid token for the spec, else 0."),
+		stalled:      describe("sfmctoken_stalled", "1 while a person must act before a new token can be had, else 0."),
+		failing:      describe("sfmctoken_consecutive_failures", "Failed attempts to get a new token since the last success."),
+		secretExpiry: describe("sfmctoken_client_secret_expiry_timestamp_seconds", "When the client secret expires, in Unix time, as client_secret_expires_at says."),
 	}
 	// A second manager in one process (as tests have it) takes over.
 	metrics.Registry.Unregister(collector)
@@ -62,7 +63,7 @@ func registerTokenMetrics(mgr ctrl.Manager) error {
 
 // Describe implements prometheus.Collector.
 func (c *tokenMetrics) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.expiry, c.refresh, c.ready, c.stalled, c.failing} {
+	for _, desc := range []*prometheus.Desc{c.expiry, c.refresh, c.ready, c.stalled, c.failing, c.secretExpiry} {
 		descs <- desc
 	}
 }
@@ -90,6 +91,9 @@ func (c *tokenMetrics) Collect(collected chan<- prometheus.Metric) {
 		if token.Status.ExpiresAt != nil && token.Status.RefreshAt != nil {
 			gauge(c.expiry, float64(token.Status.ExpiresAt.Unix()))
 			gauge(c.refresh, float64(token.Status.RefreshAt.Unix()))
+		}
+		if token.Status.ClientSecretExpiresAt != nil {
+			gauge(c.secretExpiry, float64(token.Status.ClientSecretExpiresAt.Unix()))
 		}
 		gauge(c.ready, truth(v1alpha1.ConditionReady))
 		gauge(c.stalled, truth(v1alpha1.ConditionStalled))

@@ -24,8 +24,7 @@ type record struct {
 	IssuedAt  time.Time `json:"issuedAt,omitzero"`
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	Proof     string    `json:"proof,omitempty"`
-	// Credentials is the version of the credentials Secret that was read last.
-	Credentials string `json:"credentials,omitempty"`
+	notes
 	// RefreshRequest is the refresh request that the token answers.
 	RefreshRequest string `json:"refreshRequest,omitempty"`
 	// Labels and Annotations are the keys that come from the template, to be removed when they leave it.
@@ -33,6 +32,21 @@ type record struct {
 	Annotations []string `json:"annotations,omitempty"`
 	// Seal is a hash of the Secret's data and of this record; it doesn't match after an edit by hand.
 	Seal string `json:"seal"`
+}
+
+// notes are what is known of the credentials as they were read last, so that they needn't be read again.
+type notes struct {
+	// Credentials is the version of the credentials Secret.
+	Credentials string `json:"credentials,omitempty"`
+	// Aliases are the identities that the same token would have under the package's other client secret.
+	Aliases []string `json:"aliases,omitempty"`
+	// Refused is the identity for which the request was refused, during a rotation, before the other client secret
+	// was tried.
+	Refused string `json:"refused,omitempty"`
+	// ClientSecretKey is the key of the client secret that Marketing Cloud accepts.
+	ClientSecretKey string `json:"clientSecretKey,omitempty"`
+	// ClientSecretExpiresAt is when client_secret expires, in RFC 3339; empty if that isn't said.
+	ClientSecretExpiresAt string `json:"clientSecretExpiresAt,omitempty"`
 }
 
 // recordOf reads the record of a Secret; it is zero if the Secret has none that can be read.
@@ -45,9 +59,17 @@ func recordOf(annotations map[string]string) record {
 }
 
 // credentialsName is the name of the credentials Secret that was read last.
-func (rec record) credentialsName() string {
-	name, _, _ := strings.Cut(rec.Credentials, "/")
+func (n notes) credentialsName() string {
+	name, _, _ := strings.Cut(n.Credentials, "/")
 	return name
+}
+
+// identities are all by which the token can be asked for.
+func (rec record) identities() []string {
+	if rec.Identity == "" {
+		return nil
+	}
+	return append([]string{rec.Identity}, rec.Aliases...)
 }
 
 // sealed returns the record with the seal for this data.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -37,7 +38,7 @@ const (
 	indexCredentials = "credentialsSecret" // of SFMCTokens: the credentials Secret's name
 	indexTarget      = "targetSecret"      // of SFMCTokens: the target Secret's name
 	indexOwner       = "owner"             // of target Secrets: the owning SFMCToken's UID
-	indexIdentity    = "identity"          // of target Secrets: the identity of the token that they hold
+	indexIdentity    = "identity"          // of target Secrets: the identities of the token that they hold
 )
 
 // Options of the controller.
@@ -48,6 +49,10 @@ type Options struct {
 	AllowedAuthHosts []string
 	// WatchNamespaces are the namespaces to work in; all if there are none. The same as for ManagerOptions.
 	WatchNamespaces []string
+	// RequestRate is how many token requests are sent to one authentication host per second, after a burst of
+	// RequestBurst, at least 1.
+	RequestRate  rate.Limit
+	RequestBurst int
 	// Concurrency is how many SFMCTokens are reconciled at once, at least 1.
 	Concurrency int
 	// Clock decides what time it is, also for the queue.
@@ -102,6 +107,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		shared:           make(chan event.GenericEvent),
 	}
 	r.issuer = newIssuer(options.AuthClient, options.Clock, r.announceToken)
+	r.issuer.pacer = newPacer(options.RequestRate, options.RequestBurst)
 	if err := registerTokenMetrics(mgr); err != nil {
 		return err
 	}
@@ -177,8 +183,8 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	token := func(value func(*v1alpha1.SFMCToken) string) client.IndexerFunc {
 		return func(obj client.Object) []string { return []string{value(obj.(*v1alpha1.SFMCToken))} } //nolint:forcetypeassert // indexed as such
 	}
-	secret := func(value func(*corev1.Secret) string) client.IndexerFunc {
-		return func(obj client.Object) []string { return []string{value(obj.(*corev1.Secret))} } //nolint:forcetypeassert // indexed as such
+	secret := func(values func(*corev1.Secret) []string) client.IndexerFunc {
+		return func(obj client.Object) []string { return values(obj.(*corev1.Secret)) } //nolint:forcetypeassert // indexed as such
 	}
 	for _, index := range []struct {
 		object client.Object
@@ -187,12 +193,12 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	}{
 		{&v1alpha1.SFMCToken{}, indexCredentials, token(func(t *v1alpha1.SFMCToken) string { return t.Spec.CredentialsSecretRef.Name })},
 		{&v1alpha1.SFMCToken{}, indexTarget, token((*v1alpha1.SFMCToken).TargetSecretName)},
-		{&corev1.Secret{}, indexIdentity, secret(func(s *corev1.Secret) string { return recordOf(s.Annotations).Identity })},
-		{&corev1.Secret{}, indexOwner, secret(func(s *corev1.Secret) string {
+		{&corev1.Secret{}, indexIdentity, secret(func(s *corev1.Secret) []string { return recordOf(s.Annotations).identities() })},
+		{&corev1.Secret{}, indexOwner, secret(func(s *corev1.Secret) []string {
 			if owner := metav1.GetControllerOf(s); owner != nil && isSFMCToken(*owner) {
-				return string(owner.UID)
+				return []string{string(owner.UID)}
 			}
-			return ""
+			return nil
 		})},
 	} {
 		if err := indexer.IndexField(ctx, index.object, index.field, index.value); err != nil {

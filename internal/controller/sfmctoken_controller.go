@@ -4,6 +4,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -60,10 +61,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil
 	}
 	before := obj.DeepCopy()
-	held, err := r.ensureToken(ctx, &obj)
+	held, known, err := r.ensureToken(ctx, &obj)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return ctrl.Result{}, nil // being stopped, which says nothing about the token
+		return ctrl.Result{}, nil //nolint:nilerr // being stopped says nothing about the token
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
@@ -71,98 +72,139 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{RequeueAfter: transientFirst}, nil
 	}
 	outcome := report(&obj, held, err, r.Clock.Now())
+	reportCredentials(&obj, held, known, r.Clock.Now())
 	if !equality.Semantic.DeepEqual(before.Status, obj.Status) {
 		if err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, client.MergeFrom(before)); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(fmt.Errorf("write the status: %w", err))
 		}
-		r.announce(before, &obj)
+		r.announce(ctx, before, &obj, err)
 	}
 	// What Kubernetes refused is tried again by the queue; the rest has its own time.
 	return ctrl.Result{RequeueAfter: outcome.again}, outcome.retry
 }
 
-// ensureToken returns the token that the target Secret holds in the end. With an error it is the old one, which may be
-// good for a while yet.
-func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (*issued, error) {
+// ensureToken returns the token that the target Secret holds in the end, and what is known of the credentials. With an
+// error it is the old token, which may be good for a while yet.
+func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (*issued, notes, error) {
 	is, err := r.readTarget(ctx, obj) // first, so that no token is asked for that can't be stored
-	var wanted *want
+	known := is.record.notes
 	var token *issued
-	var credentials string
+	var wanted []*want
 	if err == nil {
-		token, credentials, wanted, err = r.findToken(ctx, obj, is)
+		token, known, wanted, err = r.findToken(ctx, obj, is)
 	}
 	if err == nil {
-		token, err = r.writeTarget(ctx, obj, is, token, credentials)
+		token, err = r.writeTarget(ctx, obj, is, token, known)
 	} else {
 		var dropErr error
 		if token, dropErr = r.dropWrong(ctx, obj, is, wanted); dropErr != nil {
-			return token, dropErr
+			return token, known, dropErr
 		}
 	}
 	if releaseErr := r.releaseFormer(ctx, obj, wanted, err == nil); releaseErr != nil {
-		return token, releaseErr
+		return token, known, releaseErr
 	}
-	return token, err
+	return token, known, err
 }
 
-// findToken returns the token that the target Secret should hold, and the version of the credentials that were read
-// for it: the one that it holds already, one that another SFMCToken of the same identity has, or a new one.
-func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is target) (*issued, string, *want, error) {
+// findToken returns the token that the target Secret should hold: the one that it holds already, one that another
+// SFMCToken of the same identity has, or a new one.
+func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is target) (*issued, notes, []*want, error) {
+	known := is.record.notes
 	if obj.Spec.Suspend {
-		return nil, "", nil, suspendedError{}
+		return nil, known, nil, suspendedError{}
 	}
 	version, err := r.credentialsVersion(ctx, obj)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, known, nil, err
 	}
-	good := is.held != nil && is.record.RefreshRequest == obj.RefreshRequest() &&
-		is.held.fits(obj.Spec.AccountID, scopesOf(&obj.Spec)) && r.isNewest(is.held, obj)
-	if good && is.record.Credentials == version {
-		return is.held, version, nil, nil
-	}
-	if version == "" {
-		return nil, "", nil, &credentialsNotFoundError{name: obj.Spec.CredentialsSecretRef.Name}
+	fits := is.held != nil && is.held.fits(obj.Spec.AccountID, scopesOf(&obj.Spec))
+	good := fits && is.record.RefreshRequest == obj.RefreshRequest() && r.isNewest(is, obj)
+	switch {
+	case good && known.Credentials == version:
+		return is.held, known, nil, nil
+	case version == "":
+		return nil, known, nil, &credentialsNotFoundError{name: obj.Spec.CredentialsSecretRef.Name}
+	case fits && known.Credentials == version && !r.issuer.knowsAnother(is.held):
+		// A new token is due, and it is known for which identity: the credentials are read when its turn has come.
+		if err := r.issuer.waitForTurn(is.held.issuedFor); err != nil {
+			return nil, known, nil, err
+		}
 	}
 	credentials, version, err := r.readCredentials(ctx, obj)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, known, nil, err
 	}
 	wanted := r.want(obj, credentials, version, is)
-	if good && is.held.Identity == wanted.Identity {
-		return is.held, version, wanted, nil
+	if good && slices.ContainsFunc(wanted, func(w *want) bool { return slices.Contains(is.record.identities(), w.Identity) }) {
+		return is.held, note(credentials, version, wanted, is.held, known), wanted, nil
 	}
-	token, err := r.share(ctx, wanted)
-	return token, version, wanted, err
+	token, refused, err := r.share(ctx, wanted, known.Refused)
+	known.Refused = refused
+	return token, note(credentials, version, wanted, token, known), wanted, credentials.explain(err, r.Clock.Now())
 }
 
 // isNewest tells whether a held token is still good and is the last one that was issued for its identity.
-func (r *Reconciler) isNewest(held *issued, obj *v1alpha1.SFMCToken) bool {
+func (r *Reconciler) isNewest(is target, obj *v1alpha1.SFMCToken) bool {
+	held := is.held
+	if r.issuer.knowsAnother(held) {
+		return false
+	}
 	if latest := r.issuer.latest(held.Identity); latest != nil {
-		if latest.AccessToken != held.AccessToken {
+		held = latest // the same token, and it carries the monotonic clock
+	}
+	for _, alias := range is.record.Aliases {
+		if latest := r.issuer.latest(alias); latest != nil && latest.IssuedAt.After(held.IssuedAt) {
 			return false
 		}
-		held = latest // the same token, and it carries the monotonic clock
 	}
 	return held.stillGood(r.Clock.Now(), obj.RefreshBefore())
 }
 
-// want says which token serves an SFMCToken.
-func (r *Reconciler) want(obj *v1alpha1.SFMCToken, credentials credentials, version string, is target) *want {
-	request := credentials.tokenRequest(&obj.Spec)
-	wanted := &want{
-		issuedFor:     identify(request),
-		request:       request,
-		refreshBefore: obj.RefreshBefore(),
-		causes: map[string]string{
-			"credentials " + credentialsKey(obj).String(): version,
-			"object " + string(obj.UID):                   fmt.Sprint(obj.Generation, obj.RefreshRequest()),
-		},
-	}
-	if is.held != nil && is.held.Identity == wanted.Identity {
-		wanted.lifeLeft = until(is.held.ExpiresAt, r.Clock.Now())
-		if is.record.RefreshRequest != obj.RefreshRequest() {
-			wanted.not = is.held.AccessToken
+// want says which tokens serve an SFMCToken: one for each client secret, the active one first.
+func (r *Reconciler) want(obj *v1alpha1.SFMCToken, credentials credentials, version string, is target) []*want {
+	var wanted []*want
+	requests := credentials.tokenRequests(&obj.Spec)
+	for _, key := range []string{keyClientSecret, keyClientSecretStaged} {
+		request, found := requests[key]
+		if !found {
+			continue
 		}
+		w := &want{
+			issuedFor:       identify(request),
+			clientSecretKey: key,
+			request:         request,
+			refreshBefore:   obj.RefreshBefore(),
+			causes: map[string]string{
+				"credentials " + credentialsKey(obj).String(): version,
+				"object " + string(obj.UID):                   fmt.Sprint(obj.Generation, obj.RefreshRequest()),
+			},
+		}
+		if is.held != nil && slices.Contains(is.record.identities(), w.Identity) {
+			w.lifeLeft = until(is.held.ExpiresAt, r.Clock.Now())
+			if is.record.RefreshRequest != obj.RefreshRequest() {
+				w.not = is.held.AccessToken
+			}
+		}
+		wanted = append(wanted, w)
 	}
 	return wanted
+}
+
+// note says what is to be remembered of credentials beside the token that they brought, if they did.
+func note(credentials credentials, version string, wanted []*want, token *issued, known notes) notes {
+	known.Credentials, known.ClientSecretExpiresAt = version, credentials.expiresAt
+	if token == nil {
+		return known
+	}
+	known.Aliases = nil
+	for _, w := range wanted {
+		if w.Identity != token.Identity {
+			known.Aliases = append(known.Aliases, w.Identity)
+		}
+		if w.Identity == token.Identity || len(wanted) == 1 {
+			known.ClientSecretKey = w.clientSecretKey
+		}
+	}
+	return known
 }

@@ -11,22 +11,37 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 )
 
 // unwaited reads the cache as it is: for reads that needn't see this process's last writes.
 var unwaited = client.DisableReadYourWritesConsistency
 
-// share returns a token that serves wanted: known from this process or from any target Secret of the same identity,
-// else a new one, which all SFMCTokens of the identity then get. Each of them proves its claim by credentials of
-// its own, since the identity is keyed with the client secret.
-func (r *Reconciler) share(ctx context.Context, wanted *want) (*issued, error) {
-	if r.issuer.latest(wanted.Identity) == nil {
-		// After a restart or a change of leader: what the target Secrets record.
-		if err := r.learnFromTargets(ctx, wanted); err != nil {
-			return nil, err
+// share returns a token that serves one of those wanted: known from this process or from any target Secret of the same
+// identity, else a new one, which all SFMCTokens of the identity then get. Each of them proves its claim by credentials
+// of its own, since an identity is keyed with the client secret. During a rotation either client secret may be dead:
+// share takes and returns the identity for which it was refused.
+func (r *Reconciler) share(ctx context.Context, wanted []*want, refused string) (*issued, string, error) {
+	for _, w := range wanted {
+		if r.issuer.latest(w.Identity) == nil {
+			// After a restart or a change of leader: what the target Secrets record.
+			if err := r.learnFromTargets(ctx, w); err != nil {
+				return nil, refused, err
+			}
 		}
 	}
-	return r.issuer.token(ctx, *wanted)
+	if token := r.issuer.known(wanted); token != nil {
+		return token, refused, nil
+	}
+	var token *issued
+	var err error
+	for _, w := range r.issuer.preferred(wanted, refused) {
+		if token, err = r.issuer.token(ctx, *w); !sfmc.IsInvalidClient(err) {
+			break
+		}
+		refused = w.Identity
+	}
+	return token, refused, err
 }
 
 func (r *Reconciler) learnFromTargets(ctx context.Context, wanted *want) error {
@@ -36,7 +51,7 @@ func (r *Reconciler) learnFromTargets(ctx context.Context, wanted *want) error {
 	}
 	for i := range targets {
 		held := targetFrom(&targets[i]).held
-		if held != nil && hmac.Equal([]byte(held.Proof), []byte(held.prove(wanted.request.ClientSecret))) {
+		if held != nil && held.Identity == wanted.Identity && hmac.Equal([]byte(held.Proof), []byte(held.prove(wanted.request.ClientSecret))) {
 			r.issuer.learn(held)
 		}
 	}
@@ -55,9 +70,12 @@ func (r *Reconciler) announceToken(ctx context.Context, token *issued) {
 		if holder.held != nil && holder.held.AccessToken == token.AccessToken {
 			continue
 		}
-		r.shared <- event.GenericEvent{Object: &v1alpha1.SFMCToken{
-			ObjectMeta: metav1.ObjectMeta{Namespace: targets[i].Namespace, Name: holder.record.Owner},
-		}}
+		sharer := &v1alpha1.SFMCToken{ObjectMeta: metav1.ObjectMeta{Namespace: targets[i].Namespace, Name: holder.record.Owner}}
+		select {
+		case r.shared <- event.GenericEvent{Object: sharer}:
+		case <-ctx.Done(): // nobody listens any more
+			return
+		}
 	}
 }
 

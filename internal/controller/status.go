@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
@@ -38,8 +40,11 @@ func classify(err error) *problem {
 		invalid     *credentialsInvalidError
 		badHost     *sfmc.HostNotAllowedError
 		isSuspended suspendedError
+		notYet      notYetError
 	)
 	switch {
+	case errors.As(err, &notYet):
+		return waiting(v1alpha1.ReasonWaitingForTurn)
 	case errors.As(err, &isSuspended):
 		return &problem{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonSuspended}
 	case errors.As(err, &conflict):
@@ -97,6 +102,11 @@ func report(obj *v1alpha1.SFMCToken, held *issued, err error, now time.Time) out
 		message := err.Error()
 		var attempt *attemptError
 		if errors.As(err, &attempt) {
+			if failed.reason == v1alpha1.ReasonWaitingForTurn && ready.Status == metav1.ConditionTrue {
+				// Nobody needs to know of a few seconds: the token is valid. The status is written once, with the new one.
+				looks = append(looks, attempt.retryAt)
+				break
+			}
 			status.ConsecutiveFailures = int32(min(attempt.failures, 1<<30)) //nolint:gosec // bounded
 			message += nextAttempt(failed, attempt.retryAt)
 			looks = append(looks, attempt.retryAt)
@@ -188,8 +198,16 @@ func setCondition(obj *v1alpha1.SFMCToken, condition metav1.Condition, now time.
 	meta.SetStatusCondition(&obj.Status.Conditions, condition)
 }
 
-// announce records an event for each condition that says something new; a refresh in steady state says nothing new.
-func (r *Reconciler) announce(before, after *v1alpha1.SFMCToken) {
+// announce logs what became of an SFMCToken, and records an event for each condition that says something new. A refresh
+// in steady state is no event.
+func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.SFMCToken, err error) {
+	logger := ctrl.LoggerFrom(ctx)
+	switch {
+	case err != nil:
+		logger.Info("no new token", "why", err.Error(), "consecutiveFailures", after.Status.ConsecutiveFailures)
+	case !after.Status.LastRefreshAt.Equal(before.Status.LastRefreshAt):
+		logger.Info("new token", "accountID", after.Status.AccountID, "expiresAt", after.Status.ExpiresAt, "refreshAt", after.Status.RefreshAt)
+	}
 	for _, condition := range after.Status.Conditions {
 		was := meta.FindStatusCondition(before.Status.Conditions, condition.Type)
 		if was != nil && was.Status == condition.Status && was.Reason == condition.Reason {
@@ -199,8 +217,8 @@ func (r *Reconciler) announce(before, after *v1alpha1.SFMCToken) {
 		switch condition.Reason {
 		case v1alpha1.ReasonTokenValid, v1alpha1.ReasonSuspended:
 			kind = corev1.EventTypeNormal
-		case v1alpha1.ReasonNoToken:
-			continue // the other condition says why
+		case v1alpha1.ReasonNoToken, v1alpha1.ReasonWaitingForTurn:
+			continue // the other condition says why, or it is over in seconds
 		}
 		r.Events.Eventf(after, nil, kind, condition.Reason, "Refresh", "%s", condition.Message)
 	}

@@ -165,8 +165,8 @@ func replaceKeys[V ~string](have map[string]string, remove []string, add map[str
 
 // writeTarget makes the target Secret hold this token, in one request, or in none if it does already. It returns
 // what the Secret holds afterwards.
-func (r *Reconciler) writeTarget(ctx context.Context, obj *v1alpha1.SFMCToken, was target, token *issued, credentials string) (*issued, error) {
-	secret := compose(was, obj, token, record{Credentials: credentials, RefreshRequest: obj.RefreshRequest()})
+func (r *Reconciler) writeTarget(ctx context.Context, obj *v1alpha1.SFMCToken, was target, token *issued, known notes) (*issued, error) {
+	secret := compose(was, obj, token, record{notes: known, RefreshRequest: obj.RefreshRequest()})
 	if err := r.writeSecret(ctx, was.secret, secret); err != nil {
 		return was.held, err
 	}
@@ -174,8 +174,8 @@ func (r *Reconciler) writeTarget(ctx context.Context, obj *v1alpha1.SFMCToken, w
 }
 
 // dropWrong takes the token out of the target Secret if it is for another business unit, tenant or client than the
-// spec names. wanted is nil if the credentials can't be read; another reference counts as another client then.
-func (r *Reconciler) dropWrong(ctx context.Context, obj *v1alpha1.SFMCToken, was target, wanted *want) (*issued, error) {
+// spec names. wanted is empty if the credentials can't be read; another reference counts as another client then.
+func (r *Reconciler) dropWrong(ctx context.Context, obj *v1alpha1.SFMCToken, was target, wanted []*want) (*issued, error) {
 	if was.secret == nil || !was.record.isWrong(obj, wanted) {
 		return was.held, nil
 	}
@@ -186,14 +186,14 @@ func (r *Reconciler) dropWrong(ctx context.Context, obj *v1alpha1.SFMCToken, was
 	return nil, nil
 }
 
-func (rec record) isWrong(obj *v1alpha1.SFMCToken, wanted *want) bool {
+func (rec record) isWrong(obj *v1alpha1.SFMCToken, wanted []*want) bool {
 	switch {
 	case rec.Identity == "": // holds no token
 		return false
 	case rec.AccountID != obj.Spec.AccountID:
 		return true
-	case wanted != nil:
-		return rec.client() != wanted.client()
+	case len(wanted) > 0:
+		return rec.client() != wanted[0].client()
 	default:
 		return rec.credentialsName() != obj.Spec.CredentialsSecretRef.Name
 	}
@@ -221,7 +221,7 @@ func (r *Reconciler) writeSecret(ctx context.Context, is, should *corev1.Secret)
 
 // releaseFormer gives up target Secrets of earlier names: emptied, and left to the garbage collector. While the new
 // one isn't written, only a token that is wrong for the spec is taken out of them.
-func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken, wanted *want, written bool) error {
+func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken, wanted []*want, written bool) error {
 	var owned corev1.SecretList
 	if err := r.Client.List(ctx, &owned, client.InNamespace(obj.Namespace), client.MatchingFields{indexOwner: string(obj.UID)}, unwaited); err != nil {
 		return fmt.Errorf("list the target Secrets: %w", err)

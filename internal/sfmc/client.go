@@ -81,6 +81,8 @@ func NewClient(extraRoots []byte, clock clock.PassiveClock) (*Client, error) {
 			IdleConnTimeout:     90 * time.Second,
 			MaxIdleConns:        100,
 			MaxIdleConnsPerHost: 10,
+
+			MaxResponseHeaderBytes: maxAnswer,
 		},
 		// A redirect would take the client secret to another host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -102,7 +104,7 @@ func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token,
 	if err != nil {
 		return Token{}, &Error{Kind: Unavailable, Description: request.networkProblem(err)}
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing is lost: the answer was read, or is refused
+	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if response.StatusCode != http.StatusOK {
 		return Token{}, refusal(response.StatusCode, retryAfter(response.Header, c.clock.Now()), body, request)
@@ -158,8 +160,10 @@ func (r TokenRequest) networkProblem(err error) string {
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	value := strings.TrimSpace(header.Get("Retry-After"))
 	var wait time.Duration
-	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
 		wait = time.Duration(seconds) * time.Second
+	} else if errors.Is(err, strconv.ErrRange) {
+		wait = maxLife
 	} else if date, err := http.ParseTime(value); err == nil {
 		wait = date.Sub(now)
 	}
@@ -237,7 +241,7 @@ func normalInstanceURL(value string) (string, error) {
 		value = "https://" + value
 	}
 	parsed, err := url.Parse(value)
-	if err != nil || parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.User != nil || parsed.RawQuery != "" || parsed.Fragment != "" || !oneWord(value) {
+	if err != nil || parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.User != nil || strings.ContainsAny(value, "?#") || !oneWord(value) {
 		return "", errors.New("is not an https URL")
 	}
 	if !strings.HasSuffix(value, "/") {

@@ -67,6 +67,12 @@ func KindOf(err error) Kind {
 	return 0
 }
 
+// IsInvalidClient tells whether a token request was refused because of the client's id or secret.
+func IsInvalidClient(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == Refused && e.Code == "invalid_client"
+}
+
 // RetryAfter is how long a failed token request's answer asks to pause; 0 if it does not say.
 func RetryAfter(err error) time.Duration {
 	var e *Error

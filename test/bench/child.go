@@ -92,6 +92,7 @@ func (c *child) readLine(ctx context.Context) (string, error) {
 
 // stop ends the child as Kubernetes ends a pod. It is an error if it had ended before, or doesn't end well.
 func (c *child) stop() error {
+	_ = c.stdin.Close()                   // which is the floor's sign
 	_ = c.process.Signal(syscall.SIGTERM) // fails only if it has ended already, which is reported below
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
@@ -108,10 +109,18 @@ func (c *child) stop() error {
 }
 
 func (c *child) lastLog() string {
-	content, err := os.ReadFile(c.logFile)
+	lines, err := lastLines(c.logFile, 10)
 	if err != nil {
 		return err.Error()
 	}
+	return lines
+}
+
+func lastLines(file string, n int) (string, error) {
+	content, err := os.ReadFile(file) //nolint:gosec // a log file of ours
+	if err != nil {
+		return "", err
+	}
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n"), nil
 }

@@ -8,17 +8,23 @@ import (
 	"time"
 )
 
-const operatorProgram = "sfmctoken-operator"
+const (
+	operatorProgram = "sfmctoken-operator"
+	operatorLog     = "operator.log"
+)
+
+// unpaced lifts the limit of token requests per second, which is there for Marketing Cloud's sake: the floor has none.
+var unpaced = []string{"--token-requests-per-second=1000000", "--token-requests-burst=1000000"}
 
 // startOperator starts the operator's own program as its ServiceAccount. Without the Lease, there is no wait for it in
-// what is measured; everything else is as by default.
-func (b *bench) startOperator() (*child, error) {
-	return startChild("operator", b.file(operatorProgram), b.file("operator.log"), []string{"KUBECONFIG=" + b.kubeconfig}, []string{
-		"--allow-auth-host=" + b.standIn.host(),
-		"--ca-file=" + b.standIn.caFile,
-		"--max-concurrent-reconciles=" + strconv.Itoa(b.concurrency),
+// what is measured; everything else but the given flags is as by default.
+func (b *bench) startOperator(flags ...string) (*child, error) {
+	return startChild("operator", b.file(operatorProgram), b.file(operatorLog), []string{"KUBECONFIG=" + b.kubeconfig}, append(flags,
+		"--allow-auth-host="+b.standIn.host(),
+		"--ca-file="+b.standIn.caFile,
+		"--max-concurrent-reconciles="+strconv.Itoa(b.concurrency),
 		"--health-probe-bind-address=0",
-	})
+	))
 }
 
 // startFloor starts the floor and returns when it knows its work.

@@ -11,7 +11,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,7 +50,7 @@ type floorToken struct {
 }
 
 // runFloor is the floor's process. It obeys lines on stdin ("create", or "refresh" with the time between two tokens)
-// and answers each with a line when it is done, until it is terminated.
+// and answers each with a line when it is done, until stdin ends.
 func runFloor(args []string) error {
 	flags := flag.NewFlagSet(floorCommand, flag.ContinueOnError)
 	kubeconfig := flags.String("kubeconfig", "", "")
@@ -57,6 +59,7 @@ func runFloor(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGTERM)
 	ctx := context.Background()
 	f, err := newFloor(ctx, *kubeconfig, *caFile)
 	if err != nil {

@@ -9,10 +9,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
 // deadline ends a run in which something hangs. It is no measure of speed: a run takes a quarter of it on two cores.
@@ -36,6 +40,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 3, "How often the floor and the operator take turns at creating; the median counts.")
 	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 500 at the larger restart, one round.")
 	flag.Parse()
+	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard))) // or controller-runtime complains
 	if *quick {
 		s.tokens, s.restartTokens, s.rounds = 100, 500, 1
 	}

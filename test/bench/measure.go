@@ -21,6 +21,7 @@ type calls struct {
 	updateSecrets int // PUT or PATCH
 	patchStatuses int
 	events        int
+	refused       int // of all these, answered with an error
 }
 
 func (c calls) minus(before calls) calls {
@@ -30,6 +31,7 @@ func (c calls) minus(before calls) calls {
 		updateSecrets: c.updateSecrets - before.updateSecrets,
 		patchStatuses: c.patchStatuses - before.patchStatuses,
 		events:        c.events - before.events,
+		refused:       c.refused - before.refused,
 	}
 }
 
@@ -87,6 +89,9 @@ func sumCalls(metrics []byte) (calls, error) {
 			return calls{}, fmt.Errorf("read the API server's metrics: %w", err)
 		}
 		*field(&sum) += int(number)
+		if of["code"] >= "400" {
+			sum.refused += int(number)
+		}
 	}
 	return sum, lines.Err()
 }

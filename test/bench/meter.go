@@ -13,10 +13,11 @@ type row struct {
 	took       time.Duration
 	slowest    float64 // rate of several rounds; 0 if there was one
 	fastest    float64
-	requests   int     // token requests
-	identities int     // that they were for
+	requests   int // token requests
+	identities int // that they were for
 	calls      calls
 	usage      usage
+	serverCPU  time.Duration // the API server's CPU time, with the little that watching from here costs it
 	served     time.Duration // restarts: from the start until a change made right after it was served
 }
 
@@ -32,6 +33,7 @@ type meter struct {
 	b      *bench
 	calls  calls
 	before usage
+	server usage // the API server's
 }
 
 // startMeter begins a run of a process that is idle, or isn't there yet (nil).
@@ -44,6 +46,9 @@ func (b *bench) startMeter(ctx context.Context, of *child) (*meter, error) {
 		}
 	}
 	if m.calls, err = b.settledCalls(ctx); err != nil {
+		return nil, err
+	}
+	if m.server, err = readUsage(b.cluster.APIServerPID()); err != nil {
 		return nil, err
 	}
 	return m, b.standIn.forgetRequests(ctx)
@@ -59,11 +64,15 @@ func (m *meter) read(ctx context.Context, of *child, ended time.Time) (row, erro
 	if err != nil {
 		return row{}, err
 	}
+	server, err := readUsage(m.b.cluster.APIServerPID()) // before its metrics are read, which costs it more
+	if err != nil {
+		return row{}, err
+	}
 	now, err := m.b.settledCalls(ctx)
 	if err != nil {
 		return row{}, err
 	}
-	r := row{calls: now.minus(m.calls), usage: usage{cpu: used.cpu - m.before.cpu, peak: used.peak}}
+	r := row{calls: now.minus(m.calls), usage: usage{cpu: used.cpu - m.before.cpu, peak: used.peak}, serverCPU: server.cpu - m.server.cpu}
 	if r.requests, r.identities, err = m.b.standIn.countRequests(ctx); err != nil {
 		return row{}, err
 	}

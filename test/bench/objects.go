@@ -21,7 +21,7 @@ import (
 // namespaces is how many namespaces the SFMCTokens are spread over.
 const namespaces = 5
 
-const credentialsName = "sfmc-package"
+const credentialsName = "sfmc-package" //nolint:gosec // the name of a Secret
 
 func namespaceName(i int) string { return fmt.Sprintf("bench-%d", i%namespaces) }
 

@@ -21,4 +21,11 @@ func (b *bench) promiseRefreshes(r row) {
 	b.promise(r.calls.events == 0, "no event in steady state: %+v", r.calls)
 }
 
-func (b *bench) brokenPromises() error { return errors.Join(b.broken...) }
+// brokenPromises is an error if there are any, with what the operator logged last.
+func (b *bench) brokenPromises() error {
+	if len(b.broken) == 0 {
+		return nil
+	}
+	log, err := lastLines(b.file(operatorLog), 20)
+	return errors.Join(append(b.broken, err, errors.New("the operator's last words:\n"+log))...)
+}

@@ -105,7 +105,7 @@ func (b *bench) meterFloor(ctx context.Context, worker *child, pace time.Duratio
 // refreshSteadily lets the operator refresh tokens of a short life, spread over time by asking for the first refresh
 // of each one after the other. The run begins and ends with an operator at rest, so all counts are exact.
 func (b *bench) refreshSteadily(ctx context.Context) (err error) {
-	operator, err := b.startOperator()
+	operator, err := b.startOperator(unpaced...)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (b *bench) refreshAllDue(ctx context.Context) (r row, err error) {
 	if err != nil {
 		return row{}, err
 	}
-	operator, err := b.startOperator()
+	operator, err := b.startOperator(unpaced...)
 	if err != nil {
 		return row{}, err
 	}
@@ -194,7 +194,7 @@ func (b *bench) makeAllDue(ctx context.Context) (err error) {
 	if err := b.standIn.setLife(ctx, dueLife); err != nil {
 		return err
 	}
-	operator, err := b.startOperator()
+	operator, err := b.startOperator(unpaced...)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func (b *bench) growTo(ctx context.Context, n int) (err error) {
 	if err := b.createTokens(ctx, b.tokens, n, n); err != nil {
 		return err
 	}
-	operator, err := b.startOperator()
+	operator, err := b.startOperator(unpaced...)
 	if err != nil {
 		return err
 	}

@@ -47,16 +47,16 @@ func (b *bench) printReport(ctx context.Context, out io.Writer) error {
 }
 
 func (b *bench) printTable(out io.Writer) {
-	columns := []string{"run", "", "tokens/s", "of the floor's rate", "token requests", "create Secret", "update Secret", "patch status", "read", "event", "CPU ms", "peak MiB", "change served after"}
+	columns := []string{"run", "", "tokens/s", "of the floor's rate", "token requests", "create Secret", "update Secret", "patch status", "read", "event", "CPU ms", "API server's CPU ms", "peak MiB", "change served after"}
 	fmt.Fprintf(out, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
 	for _, r := range b.rows {
 		each := func(count int) string { return perToken(count, r.tokens) }
 		cells := []string{r.name, r.subject, "", "", fmt.Sprint(r.requests),
 			each(r.calls.createSecrets), each(r.calls.updateSecrets), each(r.calls.patchStatuses), each(r.calls.reads), each(r.calls.events),
-			fmt.Sprintf("%.2f", float64(r.usage.cpu.Microseconds())/1000/float64(r.tokens)),
+			milliseconds(r.usage.cpu, r.tokens), milliseconds(r.serverCPU, r.tokens),
 			fmt.Sprint(r.usage.peak >> 10), ""}
 		if r.served > 0 {
-			cells[12] = fmt.Sprintf("%.2f s", r.served.Seconds())
+			cells[13] = fmt.Sprintf("%.2f s", r.served.Seconds())
 		} else {
 			cells[2] = fmt.Sprintf("%.0f", r.rate())
 		}
@@ -76,6 +76,10 @@ func perToken(count, tokens int) string {
 		return fmt.Sprint(count / tokens)
 	}
 	return fmt.Sprintf("%.4f", float64(count)/float64(tokens))
+}
+
+func milliseconds(all time.Duration, tokens int) string {
+	return fmt.Sprintf("%.2f", float64(all.Microseconds())/1000/float64(tokens))
 }
 
 // recordSizes notes how large the first SFMCToken and its Secret are, since the floor must write as much.

@@ -156,6 +156,7 @@ func (d *demo) applySamples(ctx context.Context) error {
 
 func (d *demo) awaitTokens(ctx context.Context) error {
 	if err := d.kubectl(ctx, "-n", namespace, "wait", "--for=condition=Ready", "sfmctokens", "--all", "--timeout=60s"); err != nil {
+		_ = d.kubectl(ctx, "-n", namespace, "events") // they say why
 		return err
 	}
 	if _, err := d.readTarget(ctx); err != nil {

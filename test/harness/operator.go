@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -48,6 +49,8 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 	if err := controller.Setup(ctx, mgr, controller.Options{
 		AuthClient:       auth,
 		AllowedAuthHosts: []string{standIn.Host()},
+		RequestRate:      rate.Inf, // a test's clock stands still; the pace has tests of its own
+		RequestBurst:     1,
 		Concurrency:      32,
 		Clock:            clock,
 	}); err != nil {

@@ -1,0 +1,546 @@
+package test
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
+)
+
+// notRun are the sh blocks that are not run here, by their first line, with the reason. All others are run.
+var notRun = map[string]string{
+	"make demo # the operator at work, without a Salesforce tenant":                        "is the demo, and the run that this test is part of; CI runs both",
+	"make image IMAGE=registry.example.com/sfmctoken-operator:0.1.0 PLATFORMS=linux/amd64": "needs Docker, and a registry to push to",
+	"kubectl -n sfmctoken-system rollout status deployment/sfmctoken-operator":             "needs a node: the operator runs as a process of the test instead",
+	"kubectl -n marketing logs deployment/journeys-emea-consumer":                          "needs a node",
+	"kubectl delete -f dist/install.yaml":                                                  "would take the CRD away from the other tests",
+	"cd test && go test -run TestASecretWithAValidTokenAppears -v .":                       "would run this test suite inside of itself",
+	".cache/bin/localcluster up":                                                           "runs until Ctrl-C; the tests' control plane is started by the same code",
+}
+
+// document is a Markdown file of this repository.
+type document struct {
+	path   string // from the repository's root
+	text   string
+	blocks []block
+	prose  string // what is outside of blocks
+}
+
+// block is a fenced block.
+type block struct{ lang, text string }
+
+func (b block) firstLine() string {
+	line, _, _ := strings.Cut(b.text, "\n")
+	return line
+}
+
+// documents are the README, CONTRIBUTING and all that is in docs, the README first.
+func documents(g *WithT) []document {
+	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+	g.Expect(fs.WalkDir(os.DirFS(harness.Path()), "docs", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".md") {
+			paths = append(paths, path)
+		}
+		return err
+	})).To(Succeed())
+	var found []document
+	for _, path := range paths {
+		found = append(found, readDocument(g, path))
+	}
+	return found
+}
+
+func readDocument(g *WithT, path string) document {
+	raw, err := os.ReadFile(harness.Path(path))
+	g.Expect(err).NotTo(HaveOccurred())
+	doc := document{path: path, text: string(raw)}
+	var open *block
+	for line := range strings.Lines(doc.text) {
+		lang, fence := strings.CutPrefix(strings.TrimRight(line, "\n"), "```")
+		switch {
+		case fence && open == nil:
+			open = &block{lang: lang}
+		case fence:
+			doc.blocks = append(doc.blocks, *open)
+			open = nil
+		case open != nil:
+			open.text += line
+		default:
+			doc.prose += line
+		}
+	}
+	g.Expect(open).To(BeNil(), "%s: a block is not closed", path)
+	return doc
+}
+
+// table is the table whose first column has this heading, without the heading: a row is its cells.
+func (d document) table(g *WithT, heading string) [][]string {
+	var rows [][]string
+	inside := false
+	for line := range strings.Lines(d.prose) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") {
+			inside = false
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch {
+		case cells[0] == heading:
+			inside = true
+		case inside && !strings.HasPrefix(cells[0], "---"):
+			rows = append(rows, cells)
+		}
+	}
+	g.Expect(rows).NotTo(BeEmpty(), "%s has no table %q", d.path, heading)
+	return rows
+}
+
+// codeIn is what stands in backticks in a text.
+func codeIn(text string) []string {
+	var found []string
+	for _, match := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(text, -1) {
+		found = append(found, match[1])
+	}
+	return found
+}
+
+func TestDocsShowTheSamplesAsTheyAre(t *testing.T) {
+	g := NewWithT(t)
+	var list struct {
+		Resources []string `json:"resources"`
+	}
+	g.Expect(yaml.Unmarshal(readSample(g, "kustomization.yaml"), &list)).To(Succeed())
+	var samples, shown []string
+	for _, name := range list.Resources {
+		samples = append(samples, string(readSample(g, name)))
+	}
+	for _, b := range readDocument(g, "README.md").blocks {
+		if b.lang == "yaml" {
+			shown = append(shown, b.text)
+		}
+	}
+	g.Expect(shown).To(ConsistOf(samples))
+}
+
+func readSample(g *WithT, name string) []byte {
+	raw, err := os.ReadFile(harness.Path("config", "samples", name))
+	g.Expect(err).NotTo(HaveOccurred())
+	return raw
+}
+
+func TestDocsManifestsApply(t *testing.T) {
+	g := NewWithT(t)
+	applied := 0
+	for _, doc := range documents(g) {
+		for _, b := range doc.blocks {
+			if b.lang != "yaml" {
+				continue
+			}
+			for _, manifest := range regexp.MustCompile(`(?m)^---\n`).Split(b.text, -1) {
+				object := &unstructured.Unstructured{}
+				g.Expect(yaml.Unmarshal([]byte(manifest), object)).To(Succeed(), doc.path)
+				g.Expect(object.GetKind()).NotTo(BeEmpty(), "%s: a yaml block is a whole manifest:\n%s", doc.path, manifest)
+				makeNamespace(t, object.GetNamespace())
+				_, err := cluster.KubectlInput(t.Context(), strings.NewReader(manifest), "apply", "--dry-run=server", "-f", "-")
+				g.Expect(err).NotTo(HaveOccurred(), "%s:\n%s", doc.path, manifest)
+				applied++
+			}
+		}
+	}
+	g.Expect(applied).To(BeNumerically(">=", 4))
+}
+
+// makeNamespace makes a namespace that a manifest is in, unless there is one.
+func makeNamespace(t *testing.T, name string) {
+	if name == "" {
+		return
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := admin.Create(t.Context(), namespace); apierrors.IsAlreadyExists(err) {
+		return
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeNamespace(t, name) })
+}
+
+// removeNamespace waits until a namespace with a name of its own is gone, so that it can be made again.
+func removeNamespace(t *testing.T, name string) {
+	g, ctx := NewWithT(t), context.Background()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	g.Expect(client.IgnoreNotFound(admin.Delete(ctx, namespace))).To(Succeed())
+	g.Eventually(func() bool {
+		return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKeyFromObject(namespace), namespace))
+	}, time.Minute).Should(BeTrue())
+}
+
+// TestDocsCommandsRun runs the commands of all documents as they are printed, from top to bottom, as a reader with a
+// clone of this repository would. The operator runs beside them; the tenant is the stand-in.
+func TestDocsCommandsRun(t *testing.T) {
+	w := newRealTimeWorld(t, sfmctest.Options{})
+	w.startProcess()
+	w.ns = "marketing" // the namespace that the commands make
+	t.Cleanup(func() { removeNamespace(t, w.ns) })
+	shell := w.newShell()
+	skipped := maps.Clone(notRun)
+	ran := 0
+	for _, doc := range documents(w.WithT) {
+		output := ""
+		for _, b := range doc.blocks {
+			switch reason, skip := notRun[b.firstLine()]; {
+			case b.lang == "text":
+				// What a command is said to print has the right columns.
+				w.Expect(strings.Fields(b.firstLine())).To(Equal(strings.Fields(block{text: output}.firstLine())), "%s:\n%s", doc.path, b.text)
+			case b.lang != "sh":
+				w.Expect(b.lang).To(BeElementOf("yaml", "go", "mermaid"), "%s: commands stand in sh blocks:\n%s", doc.path, b.text)
+			case skip:
+				t.Logf("not run, because it %s:\n%s", reason, b.text)
+				delete(skipped, b.firstLine())
+			default:
+				output = shell.run(doc.path, b.text)
+				ran++
+			}
+		}
+	}
+	w.Expect(skipped).To(BeEmpty(), "blocks in notRun that no document has")
+	w.Expect(ran).To(BeNumerically(">=", 9))
+	w.Expect(w.alive(w.held("journeys-emea-token"), "510004567")).To(BeTrue(), "the reader has a token for the business unit")
+	w.Expect(w.alive(w.held("package-owner"), "510000001")).To(BeTrue())
+	w.Expect(w.sfmc.CountFor(w.sampleClientID(), "510004567")).To(Equal(2), "one request for the first token, one for the refresh that the reader asks for")
+}
+
+// shell runs commands in a clone of this repository, with the test's control plane as the current cluster.
+type shell struct {
+	*world
+	dir string
+	env []string
+}
+
+func (w *world) newShell() *shell {
+	w.t.Helper()
+	s := &shell{world: w, dir: w.t.TempDir()}
+	// What commands change is copied, the rest is linked.
+	entries, err := os.ReadDir(harness.Path())
+	w.Expect(err).NotTo(HaveOccurred())
+	for _, entry := range entries {
+		switch name := entry.Name(); name {
+		case "config":
+			w.Expect(os.CopyFS(filepath.Join(s.dir, name), os.DirFS(harness.Path(name)))).To(Succeed())
+		case "dist", "bin", ".git":
+		default:
+			w.Expect(os.Symlink(harness.Path(name), filepath.Join(s.dir, name))).To(Succeed())
+		}
+	}
+	s.useStandIn()
+	for _, variable := range os.Environ() {
+		// A make around this test must not tell the ones inside what to do.
+		if !strings.HasPrefix(variable, "MAKE") && !strings.HasPrefix(variable, "MFLAGS=") {
+			s.env = append(s.env, variable)
+		}
+	}
+	s.env = append(s.env, "KUBECONFIG="+cluster.Kubeconfig(), "KUBECACHEDIR="+filepath.Join(s.dir, ".kubectl"), "KUBERC=off",
+		"PATH="+cluster.AssetsDir()+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return s
+}
+
+// sampleCredentials are those of config/samples.
+func (w *world) sampleCredentials() map[string]string {
+	w.t.Helper()
+	var secret corev1.Secret
+	w.Expect(yaml.Unmarshal(readSample(w.WithT, "credentials.yaml"), &secret)).To(Succeed())
+	return secret.StringData
+}
+
+func (w *world) sampleClientID() string { return w.sampleCredentials()["client_id"] }
+
+// useStandIn does what the README asks the reader for: it makes the package, and puts the tenant's address into the
+// credentials.
+func (s *shell) useStandIn() {
+	credentials := s.sampleCredentials()
+	s.Expect(s.sfmc.AddPackage(sfmctest.Package{
+		ClientID:     credentials["client_id"],
+		ClientSecret: credentials["client_secret"],
+		AccountID:    "510000001",
+		AccountIDs:   []string{"510004567"},
+		Scopes:       []string{"journeys_read", "data_extensions_write"},
+	})).To(Succeed())
+	file := filepath.Join(s.dir, "config", "samples", "credentials.yaml")
+	edited := strings.Replace(string(readSample(s.WithT, "credentials.yaml")), credentials["auth_base_uri"], s.sfmc.URL(), 1)
+	s.Expect(os.WriteFile(file, []byte(edited), 0o600)).To(Succeed())
+}
+
+// run runs a block and returns what it printed on stdout.
+func (s *shell) run(path, commands string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
+	defer cancel()
+	bash := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands) //nolint:gosec // what the documents say
+	bash.Dir, bash.Env = s.dir, s.env
+	var stderr strings.Builder
+	bash.Stderr = &stderr
+	out, err := bash.Output()
+	s.Expect(err).NotTo(HaveOccurred(), "%s:\n%s\n%s%s", path, commands, out, stderr.String())
+	s.t.Logf("$ %s\n%s", strings.TrimSpace(commands), out)
+	return string(out)
+}
+
+func TestDocsMakeTargetsExist(t *testing.T) {
+	g := NewWithT(t)
+	makefile, err := os.ReadFile(harness.Path("Makefile"))
+	g.Expect(err).NotTo(HaveOccurred())
+	targets := map[string]bool{}
+	for _, match := range regexp.MustCompile(`(?m)^([a-z][a-z-]*):`).FindAllStringSubmatch(string(makefile), -1) {
+		targets[match[1]] = true
+	}
+	named := 0
+	for _, doc := range documents(g) {
+		code := strings.Join(codeIn(doc.prose), "\n")
+		for _, b := range doc.blocks {
+			if b.lang == "sh" {
+				code += "\n" + b.text
+			}
+		}
+		for _, match := range regexp.MustCompile(`(?m)^\s*make ([a-z-]+)`).FindAllStringSubmatch(code, -1) {
+			g.Expect(targets).To(HaveKey(match[1]), doc.path)
+			named++
+		}
+	}
+	g.Expect(named).To(BeNumerically(">=", 10))
+}
+
+func TestDocsFlagsAreThoseOfTheBinary(t *testing.T) {
+	g := NewWithT(t)
+	path, err := binary()
+	g.Expect(err).NotTo(HaveOccurred())
+	help, err := exec.CommandContext(t.Context(), path, "--help").CombinedOutput() //nolint:gosec // built by the test
+	g.Expect(err).NotTo(HaveOccurred())
+	defaults := map[string]string{}
+	for _, match := range regexp.MustCompile(`(?m)^  -([a-z-]+).*\n\s+(.*)$`).FindAllStringSubmatch(string(help), -1) {
+		defaults["--"+match[1]] = ""
+		if value := regexp.MustCompile(`\(default "?([^")]+)"?\)$`).FindStringSubmatch(match[2]); value != nil {
+			defaults["--"+match[1]] = "`" + value[1] + "`"
+		}
+	}
+	shown := map[string]string{}
+	for _, row := range readDocument(g, "README.md").table(g, "Flag") {
+		shown[strings.Trim(row[0], "`")] = row[1]
+	}
+	g.Expect(slices.Sorted(maps.Keys(shown))).To(Equal(slices.Sorted(maps.Keys(defaults))))
+	for flag, value := range defaults {
+		if value == "" { // the zero value, which the README says in words
+			g.Expect(shown[flag]).NotTo(ContainSubstring("`"), flag)
+		} else {
+			g.Expect(shown[flag]).To(Equal(value), flag)
+		}
+	}
+}
+
+func TestDocsReasonsAreThoseOfTheAPI(t *testing.T) {
+	g := NewWithT(t)
+	shown := map[string]string{}
+	for _, row := range readDocument(g, "README.md").table(g, "Reason") {
+		shown[strings.Trim(row[0], "`")] = strings.Trim(row[1], "`")
+	}
+	g.Expect(shown).To(Equal(reasons(g)))
+}
+
+// reasons are the constants of the API whose names begin with Reason, each with the condition that its group's comment
+// names.
+func reasons(g *WithT) map[string]string {
+	file, err := parser.ParseFile(token.NewFileSet(), harness.Path("api", "v1alpha1", "sfmctoken_types.go"), nil, parser.ParseComments)
+	g.Expect(err).NotTo(HaveOccurred())
+	found := map[string]string{}
+	for _, declaration := range file.Decls {
+		group, ok := declaration.(*ast.GenDecl)
+		if !ok || group.Tok != token.CONST {
+			continue
+		}
+		condition := regexp.MustCompile(`^Reasons of the (\w+) condition`).FindStringSubmatch(group.Doc.Text())
+		for _, spec := range group.Specs {
+			constant := spec.(*ast.ValueSpec)
+			if !strings.HasPrefix(constant.Names[0].Name, "Reason") {
+				continue
+			}
+			g.Expect(condition).NotTo(BeNil(), "the comment above %s must name its condition", constant.Names[0].Name)
+			value, err := strconv.Unquote(constant.Values[0].(*ast.BasicLit).Value)
+			g.Expect(err).NotTo(HaveOccurred())
+			found[value] = condition[1]
+		}
+	}
+	return found
+}
+
+func TestDocsMetricsAreThoseOfTheRegistry(t *testing.T) {
+	w := newWorld(t)
+	change(w, w.secret("sfmc-package"), func(s *corev1.Secret) { s.Data["client_secret_expires_at"] = []byte("2999-12-31") })
+	w.token("journeys")
+	w.ready("journeys")
+	labels := map[string]string{}
+	w.Eventually(func() map[string]string {
+		labels = w.registered()
+		return labels
+	}).Should(HaveKey("sfmctoken_client_secret_expiry_timestamp_seconds"))
+
+	shown := map[string]string{}
+	for _, row := range readDocument(w.WithT, "README.md").table(w.WithT, "Metric") {
+		shown[strings.Trim(row[0], "`")] = strings.Join(codeIn(row[1]), " ")
+	}
+	own := maps.Clone(labels)
+	maps.DeleteFunc(own, func(name, _ string) bool { return !strings.HasPrefix(name, "sfmctoken_") })
+	w.Expect(shown).To(Equal(own))
+
+	// Whatever else is named in passing exists too.
+	for _, doc := range documents(w.WithT) {
+		for _, match := range regexp.MustCompile(`\b((?:sfmctoken|controller_runtime|workqueue)_[a-z_]+)(\.\w+)?`).FindAllStringSubmatch(doc.text, -1) {
+			if match[2] == "" { // no file
+				w.Expect(labels).To(HaveKey(regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(match[1], "")), doc.path)
+			}
+		}
+	}
+}
+
+// registered are the metrics that are served, each with the names of its labels.
+func (w *world) registered() map[string]string {
+	families, err := metrics.Registry.Gather()
+	w.Expect(err).NotTo(HaveOccurred())
+	found := map[string]string{}
+	for _, family := range families {
+		var names []string
+		for _, label := range family.GetMetric()[0].GetLabel() {
+			names = append(names, label.GetName())
+		}
+		slices.Sort(names)
+		slices.Reverse(names) // namespace before name, as people say it
+		found[family.GetName()] = strings.Join(names, " ")
+	}
+	return found
+}
+
+func TestDocsRecordIsThatOfTheCode(t *testing.T) {
+	g := NewWithT(t)
+	var fields []string
+	for _, source := range []struct {
+		file  string
+		types []string
+	}{{"record.go", []string{"record", "notes"}}, {"identity.go", []string{"issuedFor"}}} {
+		text, err := os.ReadFile(harness.Path("internal", "controller", source.file))
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, name := range source.types {
+			body := regexp.MustCompile(`(?ms)^type ` + name + ` struct \{.*?^\}`).FindString(string(text))
+			g.Expect(body).NotTo(BeEmpty(), name)
+			for _, match := range regexp.MustCompile(`json:"(\w+)`).FindAllStringSubmatch(body, -1) {
+				fields = append(fields, match[1])
+			}
+		}
+	}
+	var shown []string
+	for _, row := range readDocument(g, "docs/architecture.md").table(g, "Field") {
+		shown = append(shown, codeIn(row[0])...)
+	}
+	g.Expect(shown).To(ConsistOf(fields))
+}
+
+func TestDocsNameWhatExists(t *testing.T) {
+	g := NewWithT(t)
+	var tests strings.Builder
+	for _, pattern := range []string{"test/*_test.go", "internal/*/*_test.go"} {
+		files, err := filepath.Glob(harness.Path(pattern))
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, file := range files {
+			raw, err := os.ReadFile(file) //nolint:gosec // a file of this repository
+			g.Expect(err).NotTo(HaveOccurred())
+			tests.Write(raw)
+		}
+	}
+	for _, doc := range documents(g) {
+		for _, code := range codeIn(doc.prose) {
+			if regexp.MustCompile(`^(api|cmd|config|docs|hack|internal|test|\.ci)/[\w./-]*$`).MatchString(code) {
+				g.Expect(harness.Path(code)).To(exist(), doc.path)
+			}
+		}
+		for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(doc.text, -1) {
+			g.Expect(tests.String()).To(ContainSubstring("func "+name+"("), doc.path)
+		}
+		for _, b := range doc.blocks {
+			if b.lang == "go" {
+				g.Expect(tests.String()).To(ContainSubstring(b.text), "%s: Go is shown as a test has it", doc.path)
+			}
+		}
+	}
+}
+
+// exist matches a path at which there is something.
+func exist() OmegaMatcher {
+	return WithTransform(func(path string) error { _, err := os.Stat(path); return err }, Succeed())
+}
+
+// TestAFailureLeavesTheOldTokenInTheSecret is the example in CONTRIBUTING.md.
+func TestAFailureLeavesTheOldTokenInTheSecret(t *testing.T) {
+	w := newWorld(t)
+	w.token("journeys")
+	w.ready("journeys")
+	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError, Times: sfmctest.Forever})
+	w.travel(14*time.Minute, 10*time.Second, func() bool { return w.sfmc.Count() > 1 })
+	w.says("journeys", valid, "Reconciling=True EndpointUnavailable")
+	w.Expect(w.alive(w.held("journeys"), "510004567")).To(BeTrue())
+}
+
+func TestDocsLinksResolve(t *testing.T) {
+	g := NewWithT(t)
+	followed := 0
+	for _, doc := range documents(g) {
+		for _, match := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(doc.prose, -1) {
+			link := match[1]
+			if strings.Contains(link, "://") {
+				continue
+			}
+			path, anchor, _ := strings.Cut(link, "#")
+			target := doc.path
+			if path != "" {
+				target = filepath.Join(filepath.Dir(doc.path), path)
+			}
+			g.Expect(harness.Path(target)).To(exist(), "%s links to %s", doc.path, link)
+			if anchor != "" {
+				g.Expect(anchors(readDocument(g, target))).To(ContainElement(anchor), "%s links to %s", doc.path, link)
+			}
+			followed++
+		}
+	}
+	g.Expect(followed).To(BeNumerically(">=", 20))
+}
+
+// anchors are those that headings get on the usual Git hosts.
+func anchors(doc document) []string {
+	var found []string
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(doc.prose, -1) {
+		heading := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(match[1]), "")
+		found = append(found, strings.ReplaceAll(heading, " ", "-"))
+	}
+	return found
+}

@@ -1,0 +1,278 @@
+package faults
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	. "github.com/onsi/gomega"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
+)
+
+// clockWorld has the operator in this process, and true lives of tokens on a clock that the test moves.
+type clockWorld struct {
+	*WithT
+	t       *testing.T
+	clock   *clocktesting.FakeClock // steady: what really passes
+	wall    clock.WithTicker        // what the operator reads
+	standIn *sfmctest.Server
+	pkg     sfmctest.Package
+	keys    []client.ObjectKey
+	log     *harness.Log
+	running *harness.Operator
+}
+
+// steadyOnly are tests with one clock; leaping ones pass a wall clock of their own.
+func newClockWorld(t *testing.T, wall func(*clocktesting.FakeClock) clock.WithTicker) *clockWorld {
+	w := &clockWorld{WithT: NewWithT(t), t: t, log: &harness.Log{}}
+	w.SetDefaultEventuallyTimeout(patience)
+	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	w.clock = clocktesting.NewFakeClock(time.Now()) // with a monotonic reading, as real times have
+	w.wall = wall(w.clock)
+	w.pkg = harness.Package()
+	w.pkg.AccountIDs = nil
+	for i := range 10 {
+		w.pkg.AccountIDs = append(w.pkg.AccountIDs, fmt.Sprintf("5100%05d", i+1))
+	}
+	w.standIn = sfmctest.Start(t, sfmctest.Options{Clock: w.clock, Packages: []sfmctest.Package{w.pkg}})
+	for range 2 {
+		w.fill()
+	}
+	w.start()
+	t.Cleanup(func() { w.Expect(w.running.Stop()).To(Succeed()) })
+	return w
+}
+
+func onlyOne(steady *clocktesting.FakeClock) clock.WithTicker { return steady }
+
+// fill makes a namespace with two SFMCTokens of each identity.
+func (w *clockWorld) fill() {
+	w.t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "marketing-"}}
+	w.Expect(admin.Create(w.t.Context(), namespace)).To(Succeed())
+	w.t.Cleanup(func() { removeNamespace(w.WithT, namespace.Name) })
+	w.Expect(admin.Create(w.t.Context(), harness.CredentialsSecret(namespace.Name, "package", w.standIn, w.pkg))).To(Succeed())
+	for _, account := range w.pkg.AccountIDs {
+		for i := range 2 {
+			token := harness.Token(namespace.Name, fmt.Sprintf("token-%s-%d", account, i), "package", account)
+			w.Expect(admin.Create(w.t.Context(), token)).To(Succeed())
+			w.keys = append(w.keys, client.ObjectKeyFromObject(token))
+		}
+	}
+}
+
+func (w *clockWorld) start() {
+	w.t.Helper()
+	running, err := harness.StartOperator(operator, w.wall, w.standIn, w.log)
+	w.Expect(err).NotTo(HaveOccurred())
+	w.running = running
+}
+
+// worst is the shortest true life that is left of the tokens in the Secrets: negative if one has none.
+func (w *clockWorld) worst() time.Duration {
+	left := map[string]time.Duration{}
+	for _, token := range w.standIn.IssuedTokens() {
+		left[token.Value+token.AccountID] = token.ExpiresAt.Sub(w.clock.Now())
+	}
+	var secrets corev1.SecretList
+	if err := admin.List(w.t.Context(), &secrets); err != nil {
+		return -1
+	}
+	held := map[client.ObjectKey]*corev1.Secret{}
+	for i := range secrets.Items {
+		held[client.ObjectKeyFromObject(&secrets.Items[i])] = &secrets.Items[i]
+	}
+	worst := 24 * time.Hour
+	for _, key := range w.keys {
+		remaining := time.Duration(-1)
+		if secret := held[key]; secret != nil {
+			if found, alive := left[string(secret.Data["access_token"])+string(secret.Data["account_id"])]; alive {
+				remaining = found
+			}
+		}
+		worst = min(worst, remaining)
+	}
+	return worst
+}
+
+// tokensWith counts the SFMCTokens that have this condition.
+func (w *clockWorld) tokensWith(condition string) int {
+	var tokens v1alpha1.SFMCTokenList
+	if err := admin.List(w.t.Context(), &tokens); err != nil {
+		return -1
+	}
+	count := 0
+	for i := range tokens.Items {
+		if meta.IsStatusConditionTrue(tokens.Items[i].Status.Conditions, condition) {
+			count++
+		}
+	}
+	return count
+}
+
+// travel moves the clock in steps until done, at most as far as it may, and then waits.
+func (w *clockWorld) travel(atMost, step time.Duration, done func() bool) {
+	w.t.Helper()
+	start := w.clock.Now()
+	w.Eventually(func() bool {
+		if done() {
+			return true
+		}
+		if w.clock.Since(start) < atMost {
+			w.clock.Step(step)
+		}
+		return false
+	}).Should(BeTrue(), "not within %s on the clock", atMost)
+}
+
+const reportedLife = 1079 * time.Second
+
+func TestHoursOfRefusalsCostAHandfulOfRequestsAnHourAndTokensComeBack(t *testing.T) {
+	const hours = 3
+	w := newClockWorld(t, onlyOne)
+	w.Eventually(w.worst).Should(BeNumerically(">", 0))
+	w.Expect(w.standIn.Count()).To(Equal(len(w.pkg.AccountIDs)))
+	w.Expect(w.standIn.DisablePackage(w.pkg.ClientID, true)).To(Succeed())
+	start := w.clock.Now()
+	w.travel(hours*time.Hour, 30*time.Second, func() bool { return w.clock.Since(start) >= hours*time.Hour })
+	w.Eventually(func() int { return w.tokensWith(v1alpha1.ConditionStalled) }).Should(Equal(len(w.keys)))
+	w.Eventually(func() int { return w.tokensWith(v1alpha1.ConditionReady) }).Should(BeZero())
+	// After 2, 4 and 8 minutes, and then every ten.
+	allowed := 1 + 5 + (hours*60-14)/10
+	for _, account := range w.pkg.AccountIDs {
+		w.Expect(w.standIn.CountFor(w.pkg.ClientID, account)).To(BeNumerically("<=", allowed))
+	}
+	w.Expect(w.standIn.DisablePackage(w.pkg.ClientID, false)).To(Succeed())
+	asked, back := w.standIn.Count(), w.clock.Now()
+	w.travel(10*time.Minute, 10*time.Second, func() bool { return w.worst() > 0 })
+	w.Expect(w.standIn.Count() - asked).To(Equal(len(w.pkg.AccountIDs)))
+	table.add(t, row{fault: "401 (fake clock)", times: fmt.Sprintf("%d h", hours), outage: "the whole time", gap: "0",
+		asked: asked, allowed: allowed * len(w.pkg.AccountIDs), remark: fmt.Sprintf("all back %s after it ended", w.clock.Since(back))})
+}
+
+func TestABlockedClientAsksOnceAMinuteAndLessAndLess(t *testing.T) {
+	w := newClockWorld(t, onlyOne)
+	w.Eventually(w.worst).Should(BeNumerically(">", 0))
+	issued := w.standIn.Count()
+	w.standIn.AddFaults(sfmctest.Fault{Refusal: sfmctest.Blocked, Times: sfmctest.Forever})
+	start := w.clock.Now()
+	w.travel(2*time.Hour, 20*time.Second, func() bool { return w.clock.Since(start) >= 2*time.Hour })
+	w.standIn.ClearFaults()
+	// Pauses of 1, 2, 4 and 8 minutes and then of ten are those of the client. At the end of each, the requests of its
+	// other tokens may be under way together with the first.
+	pauses := 1 + 5 + (2*60-15)/10
+	asked, allowed := w.standIn.Count()-issued, pauses*len(w.pkg.AccountIDs)
+	w.Expect(asked).To(BeNumerically("<=", allowed))
+	back := w.clock.Now()
+	w.travel(10*time.Minute, 10*time.Second, func() bool { return w.worst() > 0 })
+	table.add(t, row{fault: "429 with errorcode 50200 (fake clock)", times: "2 h", outage: "the whole time", gap: "0",
+		asked: asked, allowed: allowed, remark: fmt.Sprintf("all back %s after it ended", w.clock.Since(back))})
+}
+
+// leapingClock is a wall clock that somebody sets while the monotonic clock, and every timer, goes on.
+type leapingClock struct {
+	*clocktesting.FakeClock
+	mu  sync.Mutex
+	off time.Duration
+}
+
+func (c *leapingClock) leap(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off += by
+}
+
+// Now has the leap in its wall reading alone. The layout of a time with a monotonic reading is that of package time:
+// the wall clock's seconds stand above 30 bits of nanoseconds.
+func (c *leapingClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.FakeClock.Now()
+	*(*uint64)(unsafe.Pointer(&now)) += uint64(int64(c.off/time.Second) << 30) //nolint:gosec // there is no other way to set a wall clock
+	return now
+}
+
+// Since is by the monotonic clock.
+func (c *leapingClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+
+func TestLeapsOfTheWallClockLetNoTokenExpire(t *testing.T) {
+	var wall *leapingClock
+	w := newClockWorld(t, func(steady *clocktesting.FakeClock) clock.WithTicker {
+		wall = &leapingClock{FakeClock: steady}
+		return wall
+	})
+	w.Eventually(w.worst).Should(BeNumerically(">", 0))
+	// A token is replaced after at most 779 of its 1,199 true seconds, so 420 are left, and one step less.
+	const step, least = 20 * time.Second, 400 * time.Second
+	source, start, least2 := random(t.Name()), w.clock.Now(), 24*time.Hour
+	leaps, restarts := []time.Duration{10, -10, -10, 10, -10, 10, 10, -10}, 0
+	for i, minutes := range leaps {
+		wall.leap(minutes * time.Minute)
+		if i%4 == 3 { // after a restart, only the wall clock is known
+			w.Expect(w.running.Stop()).To(Succeed())
+			w.start()
+			restarts++
+		}
+		for range 10 + source.IntN(40) {
+			w.clock.Step(step)
+			w.Eventually(w.worst).Should(BeNumerically(">=", least), "after leap %d, of %d min", i, minutes)
+			least2 = min(least2, w.worst())
+		}
+	}
+	took := w.clock.Since(start)
+	allowed := refreshesAllowed(took, reportedLife) + len(leaps) + restarts
+	for _, account := range w.pkg.AccountIDs {
+		w.Expect(w.standIn.CountFor(w.pkg.ClientID, account)).To(BeNumerically("<=", allowed))
+	}
+	table.add(t, row{fault: "wall clock leaps by ±10 min, two restarts (fake clock)", times: fmt.Sprint(len(leaps)), outage: "0", gap: "0",
+		asked: w.standIn.Count(), allowed: allowed * len(w.pkg.AccountIDs), remark: fmt.Sprintf("in %s, never less than %s of a token's life left", took, least2.Round(time.Second))})
+}
+
+func TestAStoppedOperatorLeavesNoGoroutineBehind(t *testing.T) {
+	g := NewWithT(t)
+	before := goleak.IgnoreCurrent()
+	func() {
+		standIn := sfmctest.Start(t, sfmctest.Options{Packages: []sfmctest.Package{harness.Package()}})
+		defer standIn.Close()
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "marketing-"}}
+		g.Expect(admin.Create(t.Context(), namespace)).To(Succeed())
+		defer removeNamespace(g, namespace.Name)
+		g.Expect(admin.Create(t.Context(), harness.CredentialsSecret(namespace.Name, "package", standIn, harness.Package()))).To(Succeed())
+		running, err := harness.StartOperator(operator, clock.RealClock{}, standIn, &harness.Log{})
+		g.Expect(err).NotTo(HaveOccurred())
+		for i := range 20 {
+			g.Expect(admin.Create(t.Context(), harness.Token(namespace.Name, fmt.Sprintf("token-%d", i), "package", "510004567"))).To(Succeed())
+		}
+		// One is waiting for an answer that doesn't come when the operator is stopped.
+		standIn.AddFaults(sfmctest.Fault{AccountID: "510009999", Latency: time.Second})
+		g.Expect(admin.Create(t.Context(), harness.Token(namespace.Name, "late", "package", "510009999"))).To(Succeed())
+		g.Eventually(standIn.Count, patience).Should(Equal(2))
+		g.Expect(running.Stop()).To(Succeed())
+	}()
+	ignored := []goleak.Option{before}
+	for function := range keptByLibraries {
+		ignored = append(ignored, goleak.IgnoreAnyFunction(function))
+	}
+	g.Eventually(func() error { return goleak.Find(ignored...) }, time.Minute, time.Second).Should(Succeed())
+	table.add(t, row{fault: "operator stopped while a request is under way", times: "1", outage: "–", gap: "–", asked: 2, allowed: 2, remark: "no goroutine left"})
+}
+
+// keptByLibraries are functions whose goroutines outlive an operator in one process, by why that is right.
+var keptByLibraries = map[string]string{
+	"net/http.(*http2ClientConn).readLoop":          "client-go keeps the connections of a configuration for the next client of it (its TLS cache)",
+	"golang.org/x/net/http2.(*ClientConn).readLoop": "the same, in the HTTP/2 of golang.org/x",
+	"net/http.(*persistConn).readLoop":              "the same, in HTTP/1",
+	"net/http.(*persistConn).writeLoop":             "the same, in HTTP/1",
+}

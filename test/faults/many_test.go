@@ -1,0 +1,113 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+)
+
+func TestANamespaceWithTwoThousandSFMCTokensGoesWithoutHelp(t *testing.T) {
+	const many = 2000
+	w := newWorld(t, shape{life: time.Hour, namespaces: 1, packages: 2, accounts: 10, each: many / 20})
+	w.startOperator()
+	w.served()
+	var tokens v1alpha1.SFMCTokenList
+	w.Expect(admin.List(w.ctx, &tokens, client.InNamespace(w.namespaces[0]))).To(Succeed())
+	for i := range tokens.Items {
+		w.Expect(tokens.Items[i].Finalizers).To(BeEmpty())
+	}
+	w.observer.end() // the Secrets go, and should
+	w.observer.stop = nil
+	linesBefore, errorsBefore := w.log.Count()
+	namespace := &corev1.Namespace{}
+	w.Expect(admin.Get(w.ctx, client.ObjectKey{Name: w.namespaces[0]}, namespace)).To(Succeed())
+	began := time.Now()
+	w.Expect(admin.Delete(w.ctx, namespace)).To(Succeed())
+	w.Eventually(func() bool {
+		return apierrors.IsNotFound(admin.Get(w.ctx, client.ObjectKeyFromObject(namespace), namespace))
+	}).Should(BeTrue())
+	took := time.Since(began)
+	lines, errs := w.log.Count()
+	lines, errs = lines-linesBefore, errs-errorsBefore
+	w.Expect(errs).To(BeNumerically("<=", many/100), "errors in the log")
+	w.Expect(lines).To(BeNumerically("<=", many/10), "lines in the log")
+	asked := w.standIn.Count()
+	w.Expect(asked).To(Equal(w.shape.identities()), "no token was asked for while the namespace went")
+	table.add(t, row{fault: "a namespace with 2,000 SFMCTokens deleted", times: "1", outage: "–", gap: "–", asked: asked, allowed: w.shape.identities(),
+		remark: fmt.Sprintf("gone after %.0f s; the operator logged %d lines, %d of them errors", took.Seconds(), lines, errs)})
+}
+
+// switches notes when each token was issued, and when each Secret was seen to hold it.
+type switches struct {
+	mu     sync.Mutex
+	issued map[string]time.Time
+	seen   map[string]map[client.ObjectKey]time.Time
+}
+
+func (s *switches) saw(key client.ObjectKey, token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen[token] == nil {
+		s.seen[token] = map[client.ObjectKey]time.Time{}
+	}
+	s.seen[token][key] = time.Now()
+}
+
+// complete are how long the switches took that reached all Secrets, from the issue of a token to the last Secret.
+func (s *switches) complete(all int) []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var took []time.Duration
+	for token, at := range s.seen {
+		if len(at) < all || token == "" {
+			continue
+		}
+		var last time.Time
+		for _, seen := range at {
+			if seen.After(last) {
+				last = seen
+			}
+		}
+		took = append(took, last.Sub(s.issued[token]))
+	}
+	slices.Sort(took)
+	return took
+}
+
+func TestTwoHundredSecretsSwitchTogetherWhenANewTokenKillsTheOldOne(t *testing.T) {
+	const namespaces, each, refreshes = 5, 40, 3
+	w := newWorld(t, shape{life: 20 * time.Second, namespaces: namespaces, packages: 1, accounts: 1, each: each,
+		mode: func(mode *sfmctest.Mode) { mode.KillOldTokens = true }})
+	s := &switches{issued: map[string]time.Time{}, seen: map[string]map[client.ObjectKey]time.Time{}}
+	w.observer.mu.Lock()
+	for key, target := range w.observer.targets {
+		target.sawNew = func(token string) { s.saw(key, token) }
+	}
+	w.observer.mu.Unlock()
+	w.startOperator()
+	w.served()
+	w.Expect(w.standIn.Count()).To(Equal(1))
+	w.Eventually(func() int {
+		s.mu.Lock()
+		for _, token := range w.standIn.IssuedTokens() {
+			s.issued[token.Value] = token.IssuedAt
+		}
+		s.mu.Unlock()
+		return len(s.complete(namespaces * each))
+	}).Should(BeNumerically(">", refreshes))
+	took := s.complete(namespaces * each)
+	asked := w.standIn.Count()
+	w.Expect(asked).To(And(BeNumerically(">=", len(took)), BeNumerically("<=", len(took)+1)), "one request for each switch of all 200")
+	w.verdict("200 Secrets of one identity in 5 namespaces, a new token kills the old one", fmt.Sprintf("%d refreshes", refreshes),
+		fmt.Sprintf("all switched %.2f s to %.2f s after the token's issue", took[0].Seconds(), took[len(took)-1].Seconds()))
+}
