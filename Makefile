@@ -4,7 +4,8 @@ SHELL := /bin/bash -o pipefail
 .PHONY: help demo test unit integration fuzz lint vulncheck generate check-generate bench build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
-PLATFORMS ?= linux/amd64,linux/arm64
+PLATFORMS ?=
+PUSH      ?=
 FUZZTIME  ?= 5s
 BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
@@ -62,8 +63,8 @@ build: ## Build the operator into bin/.
 run: ## Run the operator here, against the cluster of the current kubeconfig.
 	go run ./cmd
 
-image: ## Build the image for PLATFORMS (needs docker buildx).
-	docker buildx build --platform $(PLATFORMS) --tag $(IMAGE) .
+image: ## Build IMAGE (needs docker buildx); with PLATFORMS=linux/amd64,linux/arm64 PUSH=1 for both, pushed.
+	docker buildx build $(if $(PLATFORMS),--platform $(PLATFORMS)) $(if $(PUSH),--push,--load) --tag $(IMAGE) .
 
 clean: ## Remove what was built; the next run builds the control plane again.
 	rm -rf .cache bin dist
@@ -73,13 +74,13 @@ clean: ## Remove what was built; the next run builds the control plane again.
 install: ## Apply the CRD alone.
 	$(KUBECTL) apply --server-side -k config/crd
 
-uninstall: ## Delete the CRD, and with it every SFMCToken and its Secret.
+uninstall: ## Delete the CRD, and with it every SFMCToken and every Secret that is not retained.
 	$(KUBECTL) delete --ignore-not-found -k config/crd
 
 deploy: install-yaml ## Apply everything, with IMAGE.
 	$(KUBECTL) apply --server-side -f dist/install.yaml
 
-undeploy: ## Delete everything, every SFMCToken and its Secret included.
+undeploy: ## Delete everything, every SFMCToken and every Secret that is not retained.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 install-yaml: $(BIN)/kustomize ## Render everything into dist/install.yaml, with IMAGE.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -119,10 +118,7 @@ func run(s settings) error {
 	}); err != nil {
 		return err
 	}
-	if err := errors.Join(
-		mgr.AddHealthzCheck("ping", healthz.Ping),
-		mgr.AddReadyzCheck("caches", cachesSynced(mgr)),
-	); err != nil {
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -175,13 +171,4 @@ func newAuthClient(caFile string) (*sfmc.Client, error) {
 		return nil, fmt.Errorf("--ca-file: %w", err)
 	}
 	return client, nil
-}
-
-func cachesSynced(mgr ctrl.Manager) healthz.Checker {
-	return func(request *http.Request) error {
-		if !mgr.GetCache().WaitForCacheSync(request.Context()) {
-			return errors.New("the caches are not filled yet")
-		}
-		return nil
-	}
 }

@@ -188,6 +188,19 @@ func TestARenamedTargetIsWrittenBeforeTheOldOneGoes(t *testing.T) {
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 }
 
+func TestARetainedTargetGoesTooWhenItIsRenamed(t *testing.T) {
+	w := newWorld(t)
+	token := w.token("journeys", func(token *v1alpha1.SFMCToken) {
+		token.Spec.Target = &v1alpha1.Target{DeletionPolicy: v1alpha1.DeletionPolicyRetain}
+	})
+	w.ready("journeys")
+	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.Target.Name = "renamed" })
+	w.Eventually(func() *corev1.Secret { return w.secret("journeys") }).Should(BeNil())
+	w.Eventually(func() string { return w.get("journeys").Status.TargetSecretName }).Should(Equal("renamed"))
+	w.Expect(w.secret("renamed").OwnerReferences).To(BeEmpty())
+	w.Expect(w.sfmc.Count()).To(Equal(1))
+}
+
 func TestAnotherBusinessUnitNeverLeavesTheOldTokenInTheTarget(t *testing.T) {
 	w := newWorld(t)
 	token := w.token("journeys")

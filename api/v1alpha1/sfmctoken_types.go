@@ -141,7 +141,7 @@ type SFMCTokenSpec struct {
 	Target *Target `json:"target,omitempty"`
 
 	// refreshBefore is how long before its expiry the token is replaced, as a duration such as 5m, from 1m to 24h.
-	// A token is never replaced before two thirds of its life have passed. Absent: 5m.
+	// A token is never replaced before two thirds of its life have passed, less up to a twentieth. Absent: 5m.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32

@@ -2,8 +2,10 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -111,6 +113,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	if err := registerTokenMetrics(mgr); err != nil {
 		return err
 	}
+	if err := mgr.AddReadyzCheck("caches", func(request *http.Request) error {
+		if !mgr.GetCache().WaitForCacheSync(request.Context()) || !secretMetadata.WaitForCacheSync(request.Context()) {
+			return errors.New("the caches are not filled yet")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
 	// Handlers read the cache itself: waiting for it here would be waiting for themselves.
 	affected := affectedTokens{reader: mgr.GetCache()}
 	return ctrl.NewControllerManagedBy(mgr).
@@ -122,10 +132,11 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 			}))).
 		WatchesRawSource(source.Kind(secretMetadata, secretKind(),
 			handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, secret *metav1.PartialObjectMetadata) []reconcile.Request {
-				if secret.Labels[ManagedByLabel] == ManagedByValue {
-					return nil // a target, which the other cache has whole
+				requests := affected.by(ctx, secret, indexCredentials)
+				if secret.Labels[ManagedByLabel] != ManagedByValue { // else the other cache has it whole
+					requests = append(requests, affected.by(ctx, secret, indexTarget)...)
 				}
-				return append(affected.by(ctx, secret, indexCredentials), affected.by(ctx, secret, indexTarget)...)
+				return requests
 			}))).
 		WatchesRawSource(source.Channel(r.shared, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{

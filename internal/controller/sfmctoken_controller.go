@@ -74,7 +74,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	outcome := report(&obj, held, err, r.Clock.Now())
 	reportCredentials(&obj, held, known, r.Clock.Now())
 	if !equality.Semantic.DeepEqual(before.Status, obj.Status) {
-		if err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, client.MergeFrom(before)); err != nil {
+		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+		switch err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, patch); {
+		case apierrors.IsConflict(err):
+			return ctrl.Result{RequeueAfter: transientFirst}, nil // about an object that has changed since
+		case err != nil:
 			return ctrl.Result{}, client.IgnoreNotFound(fmt.Errorf("write the status: %w", err))
 		}
 		r.announce(ctx, before, &obj, err)

@@ -222,13 +222,13 @@ func (r *Reconciler) writeSecret(ctx context.Context, is, should *corev1.Secret)
 // releaseFormer gives up target Secrets of earlier names: emptied, and left to the garbage collector. While the new
 // one isn't written, only a token that is wrong for the spec is taken out of them.
 func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken, wanted []*want, written bool) error {
-	var owned corev1.SecretList
-	if err := r.Client.List(ctx, &owned, client.InNamespace(obj.Namespace), client.MatchingFields{indexOwner: string(obj.UID)}, unwaited); err != nil {
-		return fmt.Errorf("list the target Secrets: %w", err)
+	formers, err := r.formerTargets(ctx, obj)
+	if err != nil {
+		return err
 	}
-	for i := range owned.Items {
-		former := targetFrom(&owned.Items[i])
-		if former.secret.Name == obj.TargetSecretName() || former.secret.Type != corev1.SecretTypeOpaque || !written && !former.record.isWrong(obj, wanted) {
+	for i := range formers {
+		former := targetFrom(&formers[i])
+		if !written && !former.record.isWrong(obj, wanted) {
 			continue
 		}
 		secret := compose(former, obj, nil, record{})
@@ -240,4 +240,26 @@ func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken,
 		}
 	}
 	return nil
+}
+
+// formerTargets are the Secrets of earlier names: those that the SFMCToken owns, and one without an owner, because it
+// is retained, that the status names.
+func (r *Reconciler) formerTargets(ctx context.Context, obj *v1alpha1.SFMCToken) ([]corev1.Secret, error) {
+	var owned corev1.SecretList
+	if err := r.Client.List(ctx, &owned, client.InNamespace(obj.Namespace), client.MatchingFields{indexOwner: string(obj.UID)}, unwaited); err != nil {
+		return nil, fmt.Errorf("list the target Secrets: %w", err)
+	}
+	if last := obj.Status.TargetSecretName; last != "" && last != obj.TargetSecretName() {
+		var retained corev1.Secret
+		err := r.Client.Get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: last}, &retained)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("read the target Secret of an earlier name: %w", err)
+		}
+		if err == nil && metav1.GetControllerOf(&retained) == nil && belongsTo(&retained, obj) {
+			owned.Items = append(owned.Items, retained)
+		}
+	}
+	return slices.DeleteFunc(owned.Items, func(secret corev1.Secret) bool {
+		return secret.Name == obj.TargetSecretName() || secret.Type != corev1.SecretTypeOpaque
+	}), nil
 }
