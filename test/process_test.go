@@ -33,7 +33,7 @@ import (
 // binary builds the operator once.
 var binary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("sfmctoken-operator-under-test-%d", os.Getpid()))
-	build := exec.Command("go", "build", "-o", path, "./cmd")
+	build := exec.Command("go", "build", "-o", path, "./cmd") //nolint:gosec // a path of this test's own
 	build.Dir = harness.Path()
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the operator: %w\n%s", err, out)
@@ -58,7 +58,7 @@ func (w *world) startProcess(flags ...string) *process {
 	w.Expect(localcluster.WriteKubeconfig(operator, kubeconfig)).To(Succeed())
 	w.Expect(os.WriteFile(ca, w.sfmc.CACert(), 0o600)).To(Succeed())
 	p := &process{log: &logs{}, done: make(chan error, 1)}
-	p.Cmd = exec.Command(path, append([]string{
+	p.Cmd = exec.Command(path, append([]string{ //nolint:gosec // the binary just built
 		"--kubeconfig", kubeconfig, "--ca-file", ca, "--allow-auth-host", w.sfmc.Host(),
 		"--health-probe-bind-address", "0", "--log-level", "debug",
 	}, flags...)...)
@@ -226,7 +226,7 @@ func TestBadFlagsAreRefusedWithASentence(t *testing.T) {
 		{"--max-concurrent-reconciles=0", "must be at least 1"},
 		{"--no-such-flag", "flag provided but not defined"},
 	} {
-		out, err := exec.CommandContext(t.Context(), path, bad.flag).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), path, bad.flag).CombinedOutput() //nolint:gosec // the binary just built
 		g.Expect(err).To(HaveOccurred(), bad.flag)
 		g.Expect(string(out)).To(ContainSubstring(bad.says), bad.flag)
 	}

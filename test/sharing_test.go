@@ -76,7 +76,7 @@ func TestATokenPlantedInASecretIsNotShared(t *testing.T) {
 	w.ready("journeys")
 	// Whoever may write Secrets here copies the record, which is not secret, and puts in a token of their own.
 	planted := w.secret("journeys")
-	planted.ObjectMeta.Name, planted.ResourceVersion, planted.UID, planted.OwnerReferences = "planted", "", "", nil
+	planted.Name, planted.ResourceVersion, planted.UID, planted.OwnerReferences = "planted", "", "", nil
 	planted.Data["access_token"] = []byte("planted-token")
 	w.stopOperator()
 	w.create(planted)

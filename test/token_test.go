@@ -6,7 +6,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
-	. "github.com/onsi/gomega/gstruct"
+	"github.com/onsi/gomega/gstruct"
 	"github.com/onsi/gomega/types"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,7 +39,7 @@ func TestASecretWithAValidTokenAppears(t *testing.T) {
 	text := func(s string) types.GomegaMatcher {
 		return WithTransform(func(b []byte) string { return string(b) }, Equal(s))
 	}
-	w.Expect(secret.Data).To(MatchAllKeys(Keys{
+	w.Expect(secret.Data).To(gstruct.MatchAllKeys(gstruct.Keys{
 		"access_token":      HaveLen(512),
 		"token_type":        text("Bearer"),
 		"expires_at":        text(expires),

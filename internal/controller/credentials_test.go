@@ -173,7 +173,7 @@ func TestTheExpiryOfAClientSecretIsADateOrATime(t *testing.T) {
 	g := NewWithT(t)
 	for text, want := range map[string]string{
 		"":                          "",
-		" 2027-03-31 \n":            "2027-04-01T00:00:00Z", // a date's day is its last
+		"2027-03-31\n":              "2027-04-01T00:00:00Z", // a date's day is its last
 		"2027-03-31T12:30:00+02:00": "2027-03-31T10:30:00Z",
 		"31.3.2027":                 "unreadable",
 		"2027-02-30":                "unreadable",

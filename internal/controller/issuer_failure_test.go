@@ -79,15 +79,15 @@ func TestAChangeThatWasSeenBeforeTheRefusalIsWorthARequestAtOnce(t *testing.T) {
 		next.causes[where] = version
 		return next
 	}
-	d.fails(w)
-	d.fails(w)
+	_, _ = d.fails(w)
+	_, _ = d.fails(w)
 	g.Expect(d.server.Count()).To(Equal(1))
 
-	d.fails(changed("object b", "1"))
+	_, _ = d.fails(changed("object b", "1"))
 	g.Expect(d.server.Count()).To(Equal(1), "an object that wasn't seen before changes nothing")
-	d.fails(changed("object a", "2"))
+	_, _ = d.fails(changed("object a", "2"))
 	g.Expect(d.server.Count()).To(Equal(2), "the refresh annotation was set")
-	d.fails(changed("object a", "2"))
+	_, _ = d.fails(changed("object a", "2"))
 	g.Expect(d.server.Count()).To(Equal(2), "it was answered")
 	d.fails(changed("object b", "2"))
 	g.Expect(d.server.Count()).To(Equal(3), "the other one is known by now")

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -105,7 +106,7 @@ func TestAllWhoWantOneTokenShareOneRequest(t *testing.T) {
 	tokens, errs := make([]*issued, 50), make([]error, 50)
 	for i := range tokens {
 		done.Go(func() {
-			w := d.want(emea, string(rune('a'+i)))
+			w := d.want(emea, fmt.Sprint(i))
 			started.Done()
 			tokens[i], errs[i] = d.token(t.Context(), w)
 		})
@@ -130,7 +131,7 @@ func TestAllWhoWantOneTokenShareOneRefusal(t *testing.T) {
 	errs := make([]error, 50)
 	for i := range errs {
 		done.Go(func() {
-			w := d.want(emea, string(rune('a'+i)))
+			w := d.want(emea, fmt.Sprint(i))
 			started.Done()
 			_, errs[i] = d.token(t.Context(), w)
 		})

@@ -81,7 +81,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		case err != nil:
 			return ctrl.Result{}, client.IgnoreNotFound(fmt.Errorf("write the status: %w", err))
 		}
-		r.announce(ctx, before, &obj, err)
+		r.announce(ctx, before, &obj, held, err)
 	}
 	// What Kubernetes refused is tried again by the queue; the rest has its own time.
 	return ctrl.Result{RequeueAfter: outcome.again}, outcome.retry

@@ -200,13 +200,13 @@ func setCondition(obj *v1alpha1.SFMCToken, condition metav1.Condition, now time.
 
 // announce logs what became of an SFMCToken, and records an event for each condition that says something new. A refresh
 // in steady state is no event.
-func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.SFMCToken, err error) {
+func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.SFMCToken, held *issued, err error) {
 	logger := ctrl.LoggerFrom(ctx)
 	switch {
 	case err != nil:
 		logger.Info("no new token", "why", err.Error(), "consecutiveFailures", after.Status.ConsecutiveFailures)
 	case !after.Status.LastRefreshAt.Equal(before.Status.LastRefreshAt):
-		logger.Info("new token", "accountID", after.Status.AccountID, "expiresAt", after.Status.ExpiresAt, "refreshAt", after.Status.RefreshAt)
+		logger.Info("new token", "accountID", after.Status.AccountID, "expiresAt", held.ExpiresAt, "refreshAt", held.refreshAt(after.RefreshBefore()))
 	}
 	for _, condition := range after.Status.Conditions {
 		was := meta.FindStatusCondition(before.Status.Conditions, condition.Type)

@@ -259,7 +259,7 @@ func TestEventsAreOfChangesAlone(t *testing.T) {
 	look := func(held *issued, err error, now time.Time) []string {
 		before := obj.DeepCopy()
 		report(obj, held, err, now)
-		r.announce(t.Context(), before, obj, err)
+		r.announce(t.Context(), before, obj, held, err)
 		var told []string
 		for len(recorder.Events) > 0 {
 			told = append(told, <-recorder.Events)
