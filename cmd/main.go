@@ -101,6 +101,8 @@ func run(s settings) error {
 		return fmt.Errorf("find a cluster to work in: %w", err)
 	}
 	config.QPS = -1 // the API server has its own priority and fairness
+	// Compressing the watches costs the API server more than the rest of a refresh.
+	config.DisableCompression = true
 	config.UserAgent = "sfmctoken-operator"
 	mgr, err := ctrl.NewManager(config, s.managerOptions())
 	if err != nil {

@@ -38,6 +38,7 @@ var notRun = map[string]string{
 	"kubectl -n marketing logs deployment/journeys-emea-consumer":                          "needs a node",
 	"kubectl delete -f dist/install.yaml":                                                  "would take the CRD away from the other tests",
 	"cd test && go test -run TestASecretWithAValidTokenAppears -v .":                       "would run this test suite inside of itself",
+	"cd test && go run ./bench -quick":                                                     "is the benchmark, which takes minutes and wants the machine for itself",
 	".cache/bin/localcluster up":                                                           "runs until Ctrl-C; the tests' control plane is started by the same code",
 }
 

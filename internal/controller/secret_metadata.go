@@ -41,10 +41,9 @@ func keepLittle(obj any) (any, error) {
 		ResourceVersion: secret.ResourceVersion,
 		OwnerReferences: secret.OwnerReferences,
 	}
-	if label, found := secret.Labels[ManagedByLabel]; found {
-		kept.Labels = map[string]string{ManagedByLabel: label}
-	}
-	if record, found := secret.Annotations[recordAnnotation]; found {
+	if isManaged(secret) {
+		kept.Labels = map[string]string{ManagedByLabel: ManagedByValue} // the other cache has the rest
+	} else if record, found := secret.Annotations[recordAnnotation]; found {
 		kept.Annotations = map[string]string{recordAnnotation: record}
 	}
 	secret.ObjectMeta = kept

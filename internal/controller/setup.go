@@ -133,7 +133,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		WatchesRawSource(source.Kind(secretMetadata, secretKind(),
 			handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, secret *metav1.PartialObjectMetadata) []reconcile.Request {
 				requests := affected.by(ctx, secret, indexCredentials)
-				if secret.Labels[ManagedByLabel] != ManagedByValue { // else the other cache has it whole
+				if !isManaged(secret) { // else the other cache has it whole
 					requests = append(requests, affected.by(ctx, secret, indexTarget)...)
 				}
 				return requests

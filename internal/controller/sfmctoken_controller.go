@@ -73,7 +73,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	outcome := report(&obj, held, err, r.Clock.Now())
 	reportCredentials(&obj, held, known, r.Clock.Now())
-	if !equality.Semantic.DeepEqual(before.Status, obj.Status) {
+	if !outcome.silent && !equality.Semantic.DeepEqual(before.Status, obj.Status) {
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 		switch err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, patch); {
 		case apierrors.IsConflict(err):

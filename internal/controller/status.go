@@ -73,7 +73,12 @@ func classify(err error) *problem {
 type outcome struct {
 	again time.Duration
 	retry error
+	// silent leaves the status unwritten.
+	silent bool
 }
+
+// worthTelling is how long an SFMCToken without a token waits for its turn before its status says so.
+const worthTelling = 10 * time.Second
 
 // report writes into the status what the target Secret holds and what went wrong, and says when to look again.
 func report(obj *v1alpha1.SFMCToken, held *issued, err error, now time.Time) outcome {
@@ -102,8 +107,9 @@ func report(obj *v1alpha1.SFMCToken, held *issued, err error, now time.Time) out
 		message := err.Error()
 		var attempt *attemptError
 		if errors.As(err, &attempt) {
-			if failed.reason == v1alpha1.ReasonWaitingForTurn && ready.Status == metav1.ConditionTrue {
-				// Nobody needs to know of a few seconds: the token is valid. The status is written once, with the new one.
+			if failed.reason == v1alpha1.ReasonWaitingForTurn && (ready.Status == metav1.ConditionTrue || held == nil && attempt.retryAt.Sub(now) < worthTelling) {
+				// The status is written once, with the new token.
+				result.silent = true
 				looks = append(looks, attempt.retryAt)
 				break
 			}

@@ -61,7 +61,7 @@ func (r *Reconciler) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (t
 			return target{}, err
 		case found == nil:
 			return target{}, nil
-		case !belongsTo(found, obj):
+		case !isManaged(found) && !belongsTo(found, obj):
 			return target{}, &targetConflictError{name: key.Name, owner: ownerOf(found)}
 		}
 		err = r.Live.Get(ctx, key, secret)
@@ -93,7 +93,12 @@ func belongsTo(secret metav1.Object, obj *v1alpha1.SFMCToken) bool {
 	if owner := metav1.GetControllerOf(secret); owner != nil {
 		return isSFMCToken(*owner) && (owner.UID == obj.UID || owner.Name == obj.Name)
 	}
-	return secret.GetLabels()[ManagedByLabel] == ManagedByValue && recordOf(secret.GetAnnotations()).Owner == obj.Name
+	return isManaged(secret) && recordOf(secret.GetAnnotations()).Owner == obj.Name
+}
+
+// isManaged tells whether a Secret has the operator's label.
+func isManaged(secret metav1.Object) bool {
+	return secret.GetLabels()[ManagedByLabel] == ManagedByValue
 }
 
 func isSFMCToken(owner metav1.OwnerReference) bool {

@@ -74,7 +74,7 @@ func (b *bench) createByFloor(ctx context.Context) (r row, err error) {
 	}
 	told := make(chan error, 1)
 	go func() { told <- worker.tell(ctx, "create") }()
-	ended, err := started.until(ctx, b.tokens, holdsLong)
+	ended, err := started.until(ctx, worker, b.tokens, holdsLong)
 	if err = errors.Join(err, <-told); err != nil {
 		return row{}, err
 	}
@@ -99,14 +99,15 @@ func (b *bench) createByOperator(ctx context.Context, identities int, flags ...s
 		return row{}, err
 	}
 	defer func() { err = errors.Join(err, operator.stop()) }()
-	ended, err := started.until(ctx, b.tokens, holdsLong)
+	ended, err := started.until(ctx, operator, b.tokens, holdsLong)
 	if err != nil {
 		return row{}, err
 	}
 	if r, err = b.endCreation(ctx, m, operator, ended, "operator"); err != nil {
 		return row{}, err
 	}
-	if len(flags) > 0 { // one that has to wait for its turn says so in its status, which is a write more
+	// Who has to wait for a turn says so in the status, which is a write more and a read more.
+	if limited := len(flags) == 0; !limited {
 		b.promise(r.calls.createSecrets == b.tokens && r.calls.updateSecrets == 0 && r.calls.patchStatuses == b.tokens,
 			"two writes for each new token: %+v", r.calls)
 		b.promise(r.calls.reads <= b.tokens, "at most one read for each new token: %+v", r.calls)

@@ -55,8 +55,8 @@ func exitOn(err error) {
 }
 
 func run(s settings) (err error) {
-	if s.restartTokens < s.tokens || s.tokens < 1 || s.concurrency < 1 || s.rounds < 1 {
-		return errors.New("-tokens, -concurrency and -rounds must be at least 1, and -restart-tokens at least -tokens")
+	if least := namespaces * identitiesShared; s.tokens < least || s.restartTokens < s.tokens || s.concurrency < 1 || s.rounds < 1 {
+		return fmt.Errorf("-tokens must be at least %d, -restart-tokens at least -tokens, -concurrency and -rounds at least 1", least)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

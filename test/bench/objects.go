@@ -125,8 +125,8 @@ func (b *bench) watchTokens(ctx context.Context) (*tokenWatch, error) {
 	return w, nil
 }
 
-// until waits until n SFMCTokens are done and returns when the last one was.
-func (w *tokenWatch) until(ctx context.Context, n int, done func(*v1alpha1.SFMCToken) bool) (time.Time, error) {
+// until waits until a program has done n SFMCTokens and returns when the last one was.
+func (w *tokenWatch) until(ctx context.Context, of *child, n int, done func(*v1alpha1.SFMCToken) bool) (time.Time, error) {
 	defer w.Stop()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -140,6 +140,8 @@ func (w *tokenWatch) until(ctx context.Context, n int, done func(*v1alpha1.SFMCT
 		select {
 		case <-ctx.Done():
 			return time.Time{}, fmt.Errorf("%d of %d SFMCTokens done: %w", len(finished), n, context.Cause(ctx))
+		case <-of.exited:
+			return time.Time{}, fmt.Errorf("%s ended with %d of %d SFMCTokens done: %w\n%s", of.name, len(finished), n, of.err, of.lastLog())
 		case event, open := <-w.ResultChan():
 			token, ok := event.Object.(*v1alpha1.SFMCToken)
 			if !open || !ok {

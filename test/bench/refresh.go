@@ -110,7 +110,7 @@ func (b *bench) refreshSteadily(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, operator.stop()) }()
-	if err := b.awaitTokens(ctx, b.tokens, holdsLong); err != nil {
+	if err := b.awaitTokens(ctx, operator, b.tokens, holdsLong); err != nil {
 		return err
 	}
 	if err := waitIdle(ctx, operator); err != nil {
@@ -121,7 +121,7 @@ func (b *bench) refreshSteadily(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.runShortLives(ctx); err != nil {
+	if err := b.runShortLives(ctx, operator); err != nil {
 		return err
 	}
 	r, err := m.read(ctx, operator, time.Now())
@@ -134,7 +134,7 @@ func (b *bench) refreshSteadily(ctx context.Context) (err error) {
 	return nil
 }
 
-func (b *bench) runShortLives(ctx context.Context) error {
+func (b *bench) runShortLives(ctx context.Context, operator *child) error {
 	if err := b.standIn.setLife(ctx, shortLife); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (b *bench) runShortLives(ctx context.Context) error {
 	if err := b.standIn.setLife(ctx, longLife); err != nil {
 		return err
 	}
-	return b.awaitTokens(ctx, b.tokens, holdsLong)
+	return b.awaitTokens(ctx, operator, b.tokens, holdsLong)
 }
 
 // refreshAllDue starts the operator when all tokens are due, as after an outage of a few minutes.
@@ -176,7 +176,7 @@ func (b *bench) refreshAllDue(ctx context.Context) (r row, err error) {
 		return row{}, err
 	}
 	defer func() { err = errors.Join(err, operator.stop()) }()
-	ended, err := started.until(ctx, b.tokens, holdsLong)
+	ended, err := started.until(ctx, operator, b.tokens, holdsLong)
 	if err != nil {
 		return row{}, err
 	}
@@ -202,7 +202,7 @@ func (b *bench) makeAllDue(ctx context.Context) (err error) {
 	err = inParallel(ctx, b.tokens, func(ctx context.Context, i int) error { return b.requestRefresh(ctx, i, request) })
 	due := time.Now()
 	if err == nil {
-		err = b.awaitTokens(ctx, b.tokens, func(token *v1alpha1.SFMCToken) bool {
+		err = b.awaitTokens(ctx, operator, b.tokens, func(token *v1alpha1.SFMCToken) bool {
 			if token.Status.LastHandledRefreshRequest != request {
 				return false
 			}
@@ -220,12 +220,12 @@ func (b *bench) makeAllDue(ctx context.Context) (err error) {
 	})
 }
 
-// awaitTokens waits until so many SFMCTokens are done.
-func (b *bench) awaitTokens(ctx context.Context, n int, done func(*v1alpha1.SFMCToken) bool) error {
+// awaitTokens waits until a program has done so many SFMCTokens.
+func (b *bench) awaitTokens(ctx context.Context, of *child, n int, done func(*v1alpha1.SFMCToken) bool) error {
 	tokens, err := b.watchTokens(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = tokens.until(ctx, n, done)
+	_, err = tokens.until(ctx, of, n, done)
 	return err
 }

@@ -34,7 +34,7 @@ func (b *bench) growTo(ctx context.Context, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, operator.stop()) }()
-	if err := b.awaitTokens(ctx, n, holdsLong); err != nil {
+	if err := b.awaitTokens(ctx, operator, n, holdsLong); err != nil {
 		return err
 	}
 	return waitIdle(ctx, operator)
@@ -62,7 +62,7 @@ func (b *bench) measureRestart(ctx context.Context, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	served, err := tokens.until(ctx, 1, func(token *v1alpha1.SFMCToken) bool {
+	served, err := tokens.until(ctx, operator, 1, func(token *v1alpha1.SFMCToken) bool {
 		return token.UID == changed.UID && token.Status.ObservedGeneration == changed.Generation
 	})
 	if err != nil {

@@ -37,6 +37,7 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
+	cfg.DisableCompression = true
 	options := controller.ManagerOptions(nil)
 	options.Logger = zap.New(zap.Level(zapcore.DebugLevel), zap.WriteTo(out))
 	options.Metrics = metricsserver.Options{BindAddress: "0"}

@@ -22,7 +22,7 @@ const Working = `"Starting workers"`
 // Program builds the operator's binary, once, into a folder that RemoveProgram removes.
 var Program = sync.OnceValues(func() (string, error) {
 	path := programPath()
-	build := exec.Command("go", "build", "-o", path, "./cmd") //nolint:gosec,noctx // go itself; a build ends
+	build := exec.Command("go", "build", "-o", path, "./cmd") //nolint:gosec // go itself, with a path made here
 	build.Dir = Path()
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the operator: %w\n%s", err, out)
