@@ -1,12 +1,13 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration fuzz lint vulncheck generate check-generate bench build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration faults soak fuzz lint vulncheck generate check-generate bench build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
 PUSH      ?=
 FUZZTIME  ?= 5s
+SOAK      ?= 1h
 BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
 MODULES   := . hack/localcluster test
@@ -19,7 +20,7 @@ help: ## Show this.
 demo: control-plane ## Show the operator at work on a control plane of its own; cleans up after itself.
 	cd test && go run ./demo
 
-test: lint check-generate unit integration fuzz ## Run every check and test there is.
+test: lint check-generate unit integration faults fuzz ## Run every check and test there is.
 
 ##@ Pieces of test
 
@@ -28,7 +29,13 @@ unit: ## Run the tests that need no control plane.
 
 integration: control-plane ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
-	cd test && go test -count=1 -timeout 30m ./...
+	cd test && go test -count=1 -timeout 30m .
+
+faults: control-plane ## Run the fault suite, with two minutes of faults at random.
+	cd test && go test -count=1 -timeout 30m ./faults -soak 2m
+
+soak: control-plane ## Run faults at random for SOAK (1h).
+	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5s) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \

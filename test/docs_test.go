@@ -39,6 +39,7 @@ var notRun = map[string]string{
 	"kubectl delete -f dist/install.yaml":                                                  "would take the CRD away from the other tests",
 	"cd test && go test -run TestASecretWithAValidTokenAppears -v .":                       "would run this test suite inside of itself",
 	"cd test && go run ./bench -quick":                                                     "is the benchmark, which takes minutes and wants the machine for itself",
+	"make faults                                   # with two minutes of soak":             "is the fault suite, which CI runs beside this one",
 	".cache/bin/localcluster up":                                                           "runs until Ctrl-C; the tests' control plane is started by the same code",
 }
 

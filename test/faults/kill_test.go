@@ -16,7 +16,7 @@ func TestAHundredKillsLoseNoTokenAndCostAtMostOneEach(t *testing.T) {
 	shape.life = 12 * time.Second
 	w := newWorld(t, shape)
 	// Answers take a moment, so that some of the kills meet a request under way.
-	w.standIn.ChangeMode(func(mode *sfmctest.Mode) { mode.Latency = 50 * time.Millisecond })
+	w.standIn.ChangeMode(func(mode *sfmctest.Mode) { mode.Latency = 300 * time.Millisecond })
 	replica := w.startOperator()
 	w.served()
 	source := random(t.Name())

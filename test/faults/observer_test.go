@@ -41,10 +41,11 @@ type observer struct {
 	began       time.Time
 	targets     map[client.ObjectKey]*target
 	impediments map[string]bool
-	// since when there is an impediment, or none; and whether Kubernetes was among the last ones.
+	// since when there is an impediment, or none; and what was among the last ones.
 	impededSince, ableSince time.Time
 	withoutKubernetes       bool
-	faults                  []time.Duration // how long each lasted
+	withoutEndpoint         bool
+	faults                  []time.Duration // how long each lasted of those in which requests failed
 	failures                map[string]int  // by identity: most in a row in the last fault
 	asked                   []sfmctest.TokenRequest
 	probes                  []time.Duration // how long the last writes of this test itself took
@@ -197,10 +198,11 @@ func (o *observer) impede(why string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.impediments) == 0 {
-		o.impededSince, o.withoutKubernetes = time.Now(), false
+		o.impededSince, o.withoutKubernetes, o.withoutEndpoint = time.Now(), false, false
 		clear(o.failures)
 	}
 	o.withoutKubernetes = o.withoutKubernetes || why == kubernetesAway
+	o.withoutEndpoint = o.withoutEndpoint || why != kubernetesAway && why != operatorAway
 	o.impediments[why] = true
 }
 
@@ -216,7 +218,9 @@ func (o *observer) relieve(why string) {
 		return
 	}
 	o.ableSince = time.Now()
-	o.faults = append(o.faults, o.ableSince.Sub(o.impededSince))
+	if o.withoutEndpoint {
+		o.faults = append(o.faults, o.ableSince.Sub(o.impededSince))
+	}
 	for _, target := range o.targets {
 		target.excused = !target.badSince.IsZero()
 	}
@@ -251,7 +255,8 @@ func (o *observer) look(now time.Time) {
 func (o *observer) measure(key client.ObjectKey, target *target, now time.Time) {
 	allowed := retryWithinLife(o.life)
 	switch {
-	case target.excused && o.withoutKubernetes:
+	case o.withoutKubernetes:
+		// The caches come back by a schedule of their own, and until then a second write waits for them.
 		allowed = retryWithinAfter(o.ableSince.Sub(o.impededSince))
 	case target.excused:
 		allowed = retryWithin(o.failures[target.identity])

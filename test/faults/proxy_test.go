@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -65,7 +64,7 @@ func freeAddress(t *testing.T) string {
 	t.Helper()
 	const lowest, highest = 10000, 20000
 	for range 1000 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(highest-lowest)))
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(highest-lowest))) //nolint:gosec // picks a port, guards nothing
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			continue
@@ -74,6 +73,6 @@ func freeAddress(t *testing.T) string {
 			return address
 		}
 	}
-	t.Fatal(fmt.Sprintf("no free loopback port between %d and %d", lowest, highest))
+	t.Fatalf("no free loopback port between %d and %d", lowest, highest)
 	return ""
 }

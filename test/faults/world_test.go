@@ -269,17 +269,11 @@ func (w *world) verdict(fault, times, remark string) {
 	w.t.Helper()
 	w.served() // nothing is left broken
 	outage, gap, slack, broken := w.observer.outcome()
+	w.t.Logf("worst gap %s beyond the schedule while the machine was allowed %s", gap, slack)
+	asked, allowed, tooMany := w.requests()
+	broken = slices.Concat(broken, tooMany, w.changedForeign())
 	for _, text := range broken {
 		w.t.Error(text)
-	}
-	w.t.Logf("worst gap %s beyond the schedule while the machine was allowed %s", gap, slack)
-	asked, allowed := w.requests()
-	for key, version := range w.foreign {
-		var secret corev1.Secret
-		w.Expect(admin.Get(w.ctx, key, &secret)).To(Succeed())
-		if secret.ResourceVersion != version {
-			w.t.Errorf("Secret %s, which is not the operator's, was changed", key)
-		}
 	}
 	w.observer.mu.Lock()
 	if remark != "" {
@@ -288,7 +282,20 @@ func (w *world) verdict(fault, times, remark string) {
 	remark += fmt.Sprintf("%d of %d calls of readers refused", w.observer.refused, w.observer.calls)
 	w.observer.mu.Unlock()
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
-	table.add(w.t, row{fault: fault, times: times, outage: seconds(outage), gap: seconds(gap), asked: asked, allowed: allowed, remark: remark})
+	table.add(w.t, row{fault: fault, times: times, outage: seconds(outage), gap: seconds(gap), asked: asked, allowed: allowed, remark: remark, broken: len(broken) > 0})
+}
+
+// changedForeign names the Secrets of others that were changed.
+func (w *world) changedForeign() (changed []string) {
+	w.t.Helper()
+	for key, version := range w.foreign {
+		var secret corev1.Secret
+		w.Expect(admin.Get(w.ctx, key, &secret)).To(Succeed())
+		if secret.ResourceVersion != version {
+			changed = append(changed, fmt.Sprintf("Secret %s, which is not the operator's, was changed", key))
+		}
+	}
+	return changed
 }
 
 // starts is how often the operator was started.
@@ -303,13 +310,12 @@ func (w *world) starts() int {
 // requests counts what was asked for and what the design allows, for each identity and altogether: refreshes, the
 // attempts that the backoff schedule permits in each fault, and one for each start of the operator, which may have been
 // killed while a request was under way.
-func (w *world) requests() (asked, allowed int) {
-	w.t.Helper()
+func (w *world) requests() (asked, allowed int, tooMany []string) {
 	o := w.observer
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	each := refreshesAllowed(time.Since(o.began), w.shape.life) + w.starts()
-	for _, lasted := range o.faults[1:] { // the first one is the time before the operator
+	for _, lasted := range o.faults {
 		each += attemptsAllowed(lasted, w.shape.life)
 	}
 	by := map[string]int{}
@@ -317,13 +323,13 @@ func (w *world) requests() (asked, allowed int) {
 		by[request.ClientID+"/"+request.AccountID]++
 	}
 	if len(by) != w.shape.identities() {
-		w.t.Errorf("tokens were asked for %d identities instead of %d", len(by), w.shape.identities())
+		tooMany = append(tooMany, fmt.Sprintf("tokens were asked for %d identities instead of %d", len(by), w.shape.identities()))
 	}
 	for identity, count := range by {
 		if count > each {
-			w.t.Errorf("identity %s: %d requests, allowed are %d", identity, count, each)
+			tooMany = append(tooMany, fmt.Sprintf("identity %s: %d requests, allowed are %d", identity, count, each))
 		}
 		asked += count
 	}
-	return asked, each * w.shape.identities()
+	return asked, each * w.shape.identities(), tooMany
 }
