@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -121,6 +122,39 @@ func TestARefreshCostsTwoWritesAndOneRead(t *testing.T) {
 		}))
 	}
 	w.Expect(w.sfmc.Count()).To(Equal(4))
+}
+
+func TestARefreshOfASharedTokenReadsTheCredentialsOnce(t *testing.T) {
+	const sharers = 10
+	w := newWorld(t)
+	// One of them is due before the others.
+	w.token("first", func(token *v1alpha1.SFMCToken) {
+		token.Spec.RefreshBefore = &metav1.Duration{Duration: 6 * time.Minute}
+	})
+	due := w.ready("first").Status.RefreshAt.Time
+	for i := range sharers - 1 {
+		w.token(fmt.Sprintf("sharer-%d", i))
+		w.ready(fmt.Sprintf("sharer-%d", i))
+	}
+	w.quiet()
+	changes, err := admin.Watch(w.ctx, &v1alpha1.SFMCTokenList{}, client.InNamespace(w.ns))
+	w.Expect(err).NotTo(HaveOccurred())
+	defer changes.Stop()
+	before := w.apiRequests()
+	w.clock.SetTime(due.Add(time.Second))
+	switched := map[string]bool{}
+	next(w, changes, func(token *v1alpha1.SFMCToken) bool {
+		if token.Status.LastRefreshAt != nil && token.Status.LastRefreshAt.Time.Equal(due.Add(time.Second)) {
+			switched[token.Name] = true
+		}
+		return len(switched) == sharers
+	})
+	w.Expect(w.requestsSince(before)).To(Equal(map[string]int{
+		"GET secrets":             1,
+		"PUT secrets":             sharers,
+		"PATCH sfmctokens/status": sharers,
+	}))
+	w.Expect(w.sfmc.Count()).To(Equal(2))
 }
 
 func TestAReconcileWithNothingToDoCostsNothing(t *testing.T) {

@@ -18,9 +18,9 @@ const DefaultRefreshBefore = 5 * time.Minute
 type DeletionPolicy string
 
 const (
-	// Delete lets the garbage collector delete the target Secret.
+	// DeletionPolicyDelete lets the garbage collector delete the target Secret.
 	DeletionPolicyDelete DeletionPolicy = "Delete"
-	// Retain keeps the target Secret; the token in it is not refreshed any more.
+	// DeletionPolicyRetain keeps the target Secret; the token in it is not refreshed any more.
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 

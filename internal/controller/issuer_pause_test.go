@@ -36,12 +36,12 @@ func TestAThrottledClientIsPausedAsAWholeAndNoOther(t *testing.T) {
 
 			fixed := d.want(emea, "a")
 			fixed.causes = map[string]string{"credentials": "2", "object a": "2"}
-			d.fails(fixed)
+			_, _ = d.fails(fixed)
 			g.Expect(d.server.Count()).To(Equal(3), "a change doesn't end a pause")
 
 			d.pass(90*time.Second - 1)
-			d.fails(d.want(emea, "a"))
-			d.fails(d.want(apac, "b"))
+			_, _ = d.fails(d.want(emea, "a"))
+			_, _ = d.fails(d.want(apac, "b"))
 			g.Expect(d.server.Count()).To(Equal(3))
 			d.pass(1)
 			d.gets(d.want(emea, "a"))
@@ -95,7 +95,7 @@ func TestATokenThatWasUnderwayDoesNotEndThePauseOfItsClient(t *testing.T) {
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{AccountID: apac, Refusal: sfmctest.RateLimited, RetryAfter: 90 * time.Second})
 	end := d.underway(d.want(emea, "a"))
-	d.fails(d.want(apac, "b"))
+	_, _ = d.fails(d.want(apac, "b"))
 	g.Expect(end()).To(Succeed())
 	d.pass(time.Minute)
 	_, wait := d.fails(d.want("", "c"))
@@ -111,7 +111,7 @@ func TestAnAnswerThatWasUnderwayDoesNotShortenThePauseOfItsClient(t *testing.T) 
 		sfmctest.Fault{AccountID: emea, Refusal: sfmctest.RateLimited, RetryAfter: 5 * time.Second},
 	)
 	end := d.underway(d.want(emea, "a"))
-	d.fails(d.want(apac, "b"))
+	_, _ = d.fails(d.want(apac, "b"))
 	g.Expect(end()).NotTo(Succeed())
 	d.pass(time.Minute)
 	for _, account := range []string{emea, apac, ""} {
@@ -126,7 +126,7 @@ func TestRequestsThatAreBlockedTogetherAreOneFailureOfTheirClient(t *testing.T) 
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.Blocked, Times: 2})
 	end := d.underway(d.want(emea, "a"))
-	d.fails(d.want(apac, "b"))
+	_, _ = d.fails(d.want(apac, "b"))
 	g.Expect(end()).NotTo(Succeed())
 	_, wait := d.fails(d.want("", "c"))
 	g.Expect(wait).To(Equal(time.Minute), "one pause of a minute, not a second one twice as long")
@@ -140,8 +140,8 @@ func TestWhatNoDecisionDependsOnIsForgotten(t *testing.T) {
 		sfmctest.Fault{AccountID: apac, Refusal: sfmctest.InvalidClient},
 		sfmctest.Fault{ClientID: otherID, Refusal: sfmctest.Blocked},
 	)
-	d.fails(d.want(apac, "a"))
-	d.fails(d.wantOf(otherID, emea, "a"))
+	_, _ = d.fails(d.want(apac, "a"))
+	_, _ = d.fails(d.wantOf(otherID, emea, "a"))
 	g.Expect([]int{len(d.tokens), len(d.failures), len(d.pauses)}).To(Equal([]int{1, 2, 1}))
 
 	d.pass(2 * time.Minute)

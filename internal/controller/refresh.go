@@ -78,8 +78,8 @@ func transientDelay(failures int, lifeLeft time.Duration) time.Duration {
 	return time.Duration(float64(delay) * (0.5 + rand.Float64())) //nolint:gosec // spreads load, guards nothing
 }
 
-// standingDelay is how long to wait before looking again at something that has stood for a while: as long as it has
-// stood, which doubles with each look, within bounds. It needs no memory but the condition's own time.
+// standingDelay is how long to wait before looking again at something that has stood for a while: first longer than it
+// has stood, which doubles with each look, and at most most. It needs no memory but the condition's own time.
 func standingDelay(stood, first, most time.Duration) time.Duration {
-	return min(max(stood, first), most)
+	return min(max(stood, 0)+first, most)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -39,6 +40,7 @@ type Reconciler struct {
 	AllowedAuthHosts []string
 
 	issuer *issuer
+	claims sync.Map // by NamespacedName: the claim that the SFMCToken proved last in this process
 	// shared announces SFMCTokens whose token was replaced for another SFMCToken of the same identity.
 	shared chan event.GenericEvent
 }
@@ -55,6 +57,7 @@ func (suspendedError) Error() string {
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var obj v1alpha1.SFMCToken
 	if err := r.Client.Get(ctx, request.NamespacedName, &obj); err != nil {
+		r.claims.Delete(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !obj.DeletionTimestamp.IsZero() {
@@ -129,7 +132,12 @@ func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is 
 		return is.held, known, nil, nil
 	case version == "":
 		return nil, known, nil, &credentialsNotFoundError{name: obj.Spec.CredentialsSecretRef.Name}
-	case fits && known.Credentials == version && !r.issuer.knowsAnother(is.held):
+	case fits && known.Credentials == version && r.issuer.knowsAnother(is.held):
+		// Another SFMCToken got a new one.
+		if token := r.claimed(obj, version, is); token != nil {
+			return token, known, nil, nil
+		}
+	case fits && known.Credentials == version:
 		// A new token is due, and it is known for which identity: the credentials are read when its turn has come.
 		if err := r.issuer.waitForTurn(is.held.issuedFor); err != nil {
 			return nil, known, nil, err
@@ -145,6 +153,9 @@ func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is 
 	}
 	token, refused, err := r.share(ctx, wanted, known.Refused)
 	known.Refused = refused
+	if token != nil {
+		r.claims.Store(client.ObjectKeyFromObject(obj), claim{obj.UID, version, token.Identity})
+	}
 	return token, note(credentials, version, wanted, token, known), wanted, credentials.explain(err, r.Clock.Now())
 }
 

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -42,6 +43,28 @@ func (r *Reconciler) share(ctx context.Context, wanted []*want, refused string) 
 		refused = w.Identity
 	}
 	return token, refused, err
+}
+
+// claim is what an SFMCToken has proved to this process: that its credentials, in this version, are those of an identity.
+type claim struct {
+	owner       types.UID
+	credentials string
+	identity    string
+}
+
+// claimed returns the token that another SFMCToken of the same identity got, without reading the credentials again; nil
+// if this one has not proved its claim to it. What the target Secret says of the identity proves nothing: whoever may
+// write the Secret may write that.
+func (r *Reconciler) claimed(obj *v1alpha1.SFMCToken, version string, is target) *issued {
+	proved, found := r.claims.Load(client.ObjectKeyFromObject(obj))
+	if !found || proved != any(claim{obj.UID, version, is.held.Identity}) || is.record.RefreshRequest != obj.RefreshRequest() {
+		return nil
+	}
+	token := r.issuer.latest(is.held.Identity)
+	if token == nil || !token.fits(obj.Spec.AccountID, scopesOf(&obj.Spec)) || !token.stillGood(r.Clock.Now(), obj.RefreshBefore()) {
+		return nil
+	}
+	return token
 }
 
 func (r *Reconciler) learnFromTargets(ctx context.Context, wanted *want) error {

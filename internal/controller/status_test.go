@@ -174,7 +174,7 @@ func TestWhatAPersonMustMendIsLookedAtLessAndLess(t *testing.T) {
 		waits = append(waits, got.again.Minutes())
 		now = now.Add(got.again)
 	}
-	g.Expect(waits).To(Equal([]float64{2, 2, 4, 8, 10, 10, 10}))
+	g.Expect(waits).To(Equal([]float64{2, 4, 8, 10, 10, 10, 10}))
 }
 
 func TestLongMessagesAreCutBetweenCharacters(t *testing.T) {
