@@ -184,7 +184,8 @@ func TestARenamedTargetIsWrittenBeforeTheOldOneGoes(t *testing.T) {
 		return order
 	}).Should(ContainElement("DELETED journeys"))
 	w.Expect(order).To(Equal([]string{"ADDED journeys", "ADDED renamed", "MODIFIED journeys", "DELETED journeys"}))
-	w.Expect(w.ready("journeys").Status.TargetSecretName).To(Equal("renamed"))
+	w.Eventually(func() string { return w.get("journeys").Status.TargetSecretName }).Should(Equal("renamed"))
+	w.ready("journeys")
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 }
 
@@ -244,7 +245,8 @@ func TestAfterAChangeOfScopesTheOldTokenStaysUntilReplaced(t *testing.T) {
 	w.Expect(w.held("journeys")).To(Equal(old))
 	w.sfmc.ClearFaults()
 	w.travel(2*time.Minute, time.Second, func() bool { return w.held("journeys") != old })
-	w.Expect(w.ready("journeys").Status.GrantedScopes).To(ConsistOf("email_read"))
+	w.Eventually(func() []string { return w.get("journeys").Status.GrantedScopes }).Should(ConsistOf("email_read"))
+	w.ready("journeys")
 }
 
 func TestNamespacesWithTokensAreDeletedWithoutWaitingForTheOperator(t *testing.T) {

@@ -225,6 +225,8 @@ func (r *Reconciler) announce(ctx context.Context, before, after *v1alpha1.SFMCT
 			kind = corev1.EventTypeNormal
 		case v1alpha1.ReasonNoToken, v1alpha1.ReasonWaitingForTurn:
 			continue // the other condition says why, or it is over in seconds
+		case v1alpha1.ReasonCredentialsNotFound:
+			continue // often a Secret that is yet to come, or a namespace that is going, which takes no events
 		}
 		r.Events.Eventf(after, nil, kind, condition.Reason, "Refresh", "%s", condition.Message)
 	}

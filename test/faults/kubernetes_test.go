@@ -41,6 +41,7 @@ func TestTheOperatorRecoversFromAnAPIServerThatWasAwayForLongerThanALife(t *test
 }
 
 func TestASecondReplicaTakesOverFromAKilledLeaderInTime(t *testing.T) {
+	t.Parallel()
 	shape := tens
 	shape.life = time.Minute // the lease lasts 15 s, so that a shorter life would have to end
 	w := newWorld(t, shape)

@@ -61,6 +61,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	// Tests that may run together mostly wait, so more of them can than there are processors. A flag given wins.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err) // every test binary has it
+	}
 	flag.Parse()
 	os.Exit(run(m))
 }
