@@ -32,7 +32,7 @@ integration: control-plane ## Run the tests against a real control plane.
 	cd test && go test -count=1 -timeout 30m .
 
 faults: control-plane ## Run the fault suite, with two minutes of faults at random.
-	cd test && go test -count=1 -timeout 30m ./faults -soak 2m
+	cd test && go test -count=1 -timeout 30m -v ./faults -soak 2m
 
 soak: control-plane ## Run faults at random for SOAK (1h).
 	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v

@@ -57,6 +57,9 @@ func (suspendedError) Error() string {
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var obj v1alpha1.SFMCToken
 	if err := r.Client.Get(ctx, request.NamespacedName, &obj); err != nil {
+		if ctx.Err() != nil {
+			return ctrl.Result{}, nil //nolint:nilerr // being stopped says nothing about the SFMCToken
+		}
 		r.claims.Delete(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
