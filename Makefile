@@ -6,7 +6,7 @@ SHELL := /bin/bash -o pipefail
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
 PUSH      ?=
-FUZZTIME  ?= 5s
+FUZZTIME  ?= 5000x
 SOAK      ?= 1h
 BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
@@ -37,10 +37,10 @@ faults: control-plane ## Run the fault suite, with two minutes of faults at rand
 soak: control-plane ## Run faults at random for SOAK (1h).
 	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v
 
-fuzz: ## Fuzz what reads foreign input, FUZZTIME (5s) each.
+fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \
 	  for name in $$(grep -oE '^func Fuzz\w+' $$target | cut -c6-); do \
-	    echo "$$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$target) || exit 1; \
+	    echo "$$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$(dirname $$target) || exit 1; \
 	  done; done
 
 lint: $(BIN)/golangci-lint $(BIN)/kustomize ## Lint Go code and manifests.
