@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
@@ -19,8 +20,8 @@ import (
 type issuer struct {
 	client *sfmc.Client
 	clock  clock.PassiveClock
-	// announce is told of each new token.
-	announce func(context.Context, *issued)
+	// announce is told of each new token, and of whom it was asked for.
+	announce func(context.Context, *issued, types.NamespacedName)
 
 	flight singleflight.Group
 	pacer  *pacer
@@ -51,6 +52,8 @@ type pause struct {
 // want says which token will do and what made the caller look.
 type want struct {
 	issuedFor
+	// holder is the SFMCToken whose target Secret is to hold the token.
+	holder        types.NamespacedName
 	request       sfmc.TokenRequest
 	refreshBefore time.Duration
 	// clientSecretKey is the key of the client secret in the credentials Secret.
@@ -74,7 +77,7 @@ type attemptError struct {
 func (e *attemptError) Error() string { return e.err.Error() }
 func (e *attemptError) Unwrap() error { return e.err }
 
-func newIssuer(client *sfmc.Client, clock clock.PassiveClock, announce func(context.Context, *issued)) *issuer {
+func newIssuer(client *sfmc.Client, clock clock.PassiveClock, announce func(context.Context, *issued, types.NamespacedName)) *issuer {
 	return &issuer{client: client, clock: clock, announce: announce,
 		tokens: map[string]*issued{}, failures: map[string]*failure{}, pauses: map[string]*pause{}, refused: map[string]string{},
 		pacer: newPacer(rate.Inf, 1)}
@@ -132,7 +135,7 @@ func (i *issuer) tokenAlone(ctx context.Context, w want) (flown, error) {
 	token := &issued{Token: answer, issuedFor: w.issuedFor, IssuedAt: now, ExpiresAt: now.Add(answer.ExpiresIn)}
 	token.Proof = token.prove(w.request.ClientSecret)
 	i.recordToken(token, w.request.ClientSecret)
-	i.announce(ctx, token)
+	i.announce(ctx, token, w.holder)
 	return flown{token: token, fresh: true}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
@@ -104,7 +105,7 @@ func TestAChangeIsNotTakenForAnsweredByAnAnswerFromMemory(t *testing.T) {
 		clock := &gatedClock{FakePassiveClock: clocktesting.NewFakePassiveClock(noon)}
 		client, err := sfmc.NewClient(nil, clock)
 		g.Expect(err).NotTo(HaveOccurred())
-		i := newIssuer(client, clock, func(context.Context, *issued) {})
+		i := newIssuer(client, clock, func(context.Context, *issued, types.NamespacedName) {})
 		// A business unit that is no number is refused before anything is sent.
 		request := sfmc.TokenRequest{AuthHost: tenantHost, ClientID: hushID, ClientSecret: hushSecret, AccountID: "no number"}
 		wanted := func(a, b string) want {

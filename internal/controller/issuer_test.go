@@ -10,6 +10,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
@@ -53,7 +54,7 @@ func openDesk(t *testing.T) *desk {
 	client, err := sfmc.NewClient(d.server.CACert(), d.clock)
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(client.CloseIdleConnections)
-	d.issuer = newIssuer(client, d.clock, func(context.Context, *issued) { d.announced.Add(1) })
+	d.issuer = newIssuer(client, d.clock, func(context.Context, *issued, types.NamespacedName) { d.announced.Add(1) })
 	return d
 }
 

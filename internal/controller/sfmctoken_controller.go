@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -41,8 +43,12 @@ type Reconciler struct {
 
 	issuer *issuer
 	claims sync.Map // by NamespacedName: the claim that the SFMCToken proved last in this process
-	// shared announces SFMCTokens whose token was replaced for another SFMCToken of the same identity.
-	shared chan event.GenericEvent
+	// announced are the SFMCTokens, by NamespacedName, whose token was replaced for another one of the same identity,
+	// and whose Secrets are yet to be written. They come through the channel.
+	announced sync.Map
+	shared    chan event.GenericEvent
+	// behind is when a read from the cache last took too long.
+	behind atomic.Pointer[time.Time]
 }
 
 // suspendedError means that spec.suspend is true.
@@ -56,11 +62,12 @@ func (suspendedError) Error() string {
 // look again. When there is nothing to do, it sends no request to anyone.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var obj v1alpha1.SFMCToken
-	if err := r.Client.Get(ctx, request.NamespacedName, &obj); err != nil {
+	if err := r.get(ctx, request.NamespacedName, &obj); err != nil {
 		if ctx.Err() != nil {
 			return ctrl.Result{}, nil //nolint:nilerr // being stopped says nothing about the SFMCToken
 		}
 		r.claims.Delete(request.NamespacedName)
+		r.announced.Delete(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !obj.DeletionTimestamp.IsZero() {
@@ -76,6 +83,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
 		// Somebody wrote the Secret after it was read; it is no failure to look once more.
 		return ctrl.Result{RequeueAfter: transientFirst}, nil
+	}
+	if _, found := r.announced.LoadAndDelete(request.NamespacedName); found && err == nil {
+		// A new token may have invalidated the one before: the Secrets of its identity go first, then the statuses.
+		r.enqueue(ctx, &obj)
+		return ctrl.Result{}, nil
 	}
 	outcome := report(&obj, held, err, r.Clock.Now())
 	reportCredentials(&obj, held, known, r.Clock.Now())
@@ -190,6 +202,7 @@ func (r *Reconciler) want(obj *v1alpha1.SFMCToken, credentials credentials, vers
 		}
 		w := &want{
 			issuedFor:       identify(request),
+			holder:          client.ObjectKeyFromObject(obj),
 			clientSecretKey: key,
 			request:         request,
 			refreshBefore:   obj.RefreshBefore(),

@@ -82,23 +82,29 @@ func (r *Reconciler) learnFromTargets(ctx context.Context, wanted *want) error {
 }
 
 // announceToken has the SFMCTokens reconciled that hold another token of the same identity: the new one may have
-// invalidated it.
-func (r *Reconciler) announceToken(ctx context.Context, token *issued) {
+// invalidated it. The one for which it was asked needs no reminder.
+func (r *Reconciler) announceToken(ctx context.Context, token *issued, askedFor types.NamespacedName) {
 	targets, err := r.targetsOf(ctx, token.Identity)
 	if err != nil {
 		return // they find the new token at their own refresh time
 	}
 	for i := range targets {
 		holder := targetFrom(&targets[i])
-		if holder.held != nil && holder.held.AccessToken == token.AccessToken {
+		sharer := &v1alpha1.SFMCToken{ObjectMeta: metav1.ObjectMeta{Namespace: targets[i].Namespace, Name: holder.record.Owner}}
+		key := client.ObjectKeyFromObject(sharer)
+		if key == askedFor || holder.held != nil && holder.held.AccessToken == token.AccessToken {
 			continue
 		}
-		sharer := &v1alpha1.SFMCToken{ObjectMeta: metav1.ObjectMeta{Namespace: targets[i].Namespace, Name: holder.record.Owner}}
-		select {
-		case r.shared <- event.GenericEvent{Object: sharer}:
-		case <-ctx.Done(): // nobody listens any more
-			return
-		}
+		r.announced.Store(key, true)
+		r.enqueue(ctx, sharer)
+	}
+}
+
+// enqueue has an SFMCToken reconciled after all that wait already.
+func (r *Reconciler) enqueue(ctx context.Context, obj *v1alpha1.SFMCToken) {
+	select {
+	case r.shared <- event.GenericEvent{Object: obj}:
+	case <-ctx.Done(): // nobody listens any more
 	}
 }
 

@@ -2,10 +2,12 @@ package controller
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
@@ -28,10 +30,12 @@ func sharers() (*Reconciler, *issued) {
 	next := aToken()
 	next.AccessToken, next.IssuedAt, next.ExpiresAt = "the.next.token.text", next.IssuedAt.Add(1), next.ExpiresAt.Add(1)
 	next.Proof = next.prove(hushSecret)
+	asking := holding(aToken())
+	asking.Annotations[recordAnnotation] = strings.Replace(asking.Annotations[recordAnnotation], `"journeys-emea"`, `"asking"`, 1)
 	renewed := holding(next)
 	renewed.Namespace = "renewed"
 	return &Reconciler{
-		Client: indexed{targets: []corev1.Secret{*holding(aToken()), *other, *renewed}},
+		Client: indexed{targets: []corev1.Secret{*holding(aToken()), *other, *renewed, *asking}},
 		shared: make(chan event.GenericEvent),
 	}, next
 }
@@ -40,7 +44,7 @@ func TestANewTokenIsAnnouncedToAllWhoHoldAnotherOne(t *testing.T) {
 	g := NewWithT(t)
 	r, next := sharers()
 	go func() {
-		r.announceToken(t.Context(), next)
+		r.announceToken(t.Context(), next, types.NamespacedName{Namespace: "marketing", Name: "asking"})
 		close(r.shared)
 	}()
 	var told []string
@@ -58,7 +62,7 @@ func TestAnAnnouncementDoesNotHoldUpAShutdown(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.announceToken(ctx, next)
+		r.announceToken(ctx, next, types.NamespacedName{})
 	}()
 	g.Eventually(done).Should(BeClosed(), "else the token that was just issued is never written")
 }

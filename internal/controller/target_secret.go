@@ -51,7 +51,7 @@ func (e *targetConflictError) Error() string {
 func (r *Reconciler) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (target, error) {
 	key := types.NamespacedName{Namespace: obj.Namespace, Name: obj.TargetSecretName()}
 	secret := &corev1.Secret{}
-	err := r.Client.Get(ctx, key, secret)
+	err := r.get(ctx, key, secret)
 	if apierrors.IsNotFound(err) {
 		// Not there, or without the operator's label and so not in this cache.
 		var found *metav1.PartialObjectMetadata
@@ -256,7 +256,7 @@ func (r *Reconciler) formerTargets(ctx context.Context, obj *v1alpha1.SFMCToken)
 	}
 	if last := obj.Status.TargetSecretName; last != "" && last != obj.TargetSecretName() {
 		var retained corev1.Secret
-		err := r.Client.Get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: last}, &retained)
+		err := r.get(ctx, types.NamespacedName{Namespace: obj.Namespace, Name: last}, &retained)
 		if client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("read the target Secret of an earlier name: %w", err)
 		}

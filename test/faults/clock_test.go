@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
@@ -207,6 +208,24 @@ func (c *leapingClock) Now() time.Time {
 // Since is by the monotonic clock.
 func (c *leapingClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
+// idle waits until the operator has looked at everything that it has been told of.
+func (w *clockWorld) idle() {
+	w.t.Helper()
+	busy := func() (sum float64) {
+		families, err := metrics.Registry.Gather()
+		w.Expect(err).NotTo(HaveOccurred())
+		for _, family := range families {
+			if name := family.GetName(); name == "workqueue_depth" || name == "controller_runtime_active_workers" {
+				for _, metric := range family.GetMetric() {
+					sum += metric.GetGauge().GetValue()
+				}
+			}
+		}
+		return sum
+	}
+	w.Eventually(func() bool { return busy() == 0 && busy() == 0 }).Should(BeTrue())
+}
+
 // leapAndStep sets the wall clock, and shows that no token runs out while time goes on.
 func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart bool, steps int) time.Duration {
 	w.t.Helper()
@@ -219,6 +238,7 @@ func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart b
 	}
 	shortest := 24 * time.Hour
 	for range steps {
+		w.idle() // a look that is under way would take its next time from the moment before the step
 		w.clock.Step(step)
 		w.Eventually(w.worst).Should(BeNumerically(">=", least), "after a leap of %s, restarted: %t", by, restart)
 		shortest = min(shortest, w.worst())
