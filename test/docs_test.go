@@ -139,7 +139,7 @@ func TestDocsShowTheSamplesAsTheyAre(t *testing.T) {
 	}
 	g.Expect(yaml.Unmarshal(readSample(g, "kustomization.yaml"), &list)).To(Succeed())
 	var samples, shown []string
-	for _, name := range list.Resources {
+	for _, name := range append(list.Resources, "gitops/platform/grant.yaml", "gitops/team-emea/sfmctoken.yaml") {
 		samples = append(samples, string(readSample(g, name)))
 	}
 	for _, b := range readDocument(g, "README.md").blocks {
@@ -208,7 +208,9 @@ func TestDocsCommandsRun(t *testing.T) {
 	w := newRealTimeWorld(t, sfmctest.Options{})
 	w.startProcess()
 	w.ns = "marketing" // the namespace that the commands make
-	t.Cleanup(func() { removeNamespace(t, w.ns) })
+	for _, name := range []string{w.ns, "marketing-emea", "sfmc-platform"} {
+		t.Cleanup(func() { removeNamespace(t, name) })
+	}
 	shell := w.newShell()
 	skipped := maps.Clone(notRun)
 	ran := 0
@@ -289,12 +291,13 @@ func (s *shell) useStandIn() {
 		ClientID:     credentials["client_id"],
 		ClientSecret: credentials["client_secret"],
 		AccountID:    "510000001",
-		AccountIDs:   []string{"510004567"},
+		AccountIDs:   []string{"510004567", "510009999"},
 		Scopes:       []string{"journeys_read", "data_extensions_write"},
 	})).To(Succeed())
-	file := filepath.Join(s.dir, "config", "samples", "credentials.yaml")
-	edited := strings.Replace(string(readSample(s.WithT, "credentials.yaml")), credentials["auth_base_uri"], s.sfmc.URL(), 1)
-	s.Expect(os.WriteFile(file, []byte(edited), 0o600)).To(Succeed())
+	for _, name := range []string{"credentials.yaml", "gitops/platform/credentials.yaml"} {
+		edited := strings.Replace(string(readSample(s.WithT, name)), credentials["auth_base_uri"], s.sfmc.URL(), 1)
+		s.Expect(os.WriteFile(filepath.Join(s.dir, "config", "samples", name), []byte(edited), 0o600)).To(Succeed())
+	}
 }
 
 // run runs a block and returns what it printed on stdout.
@@ -366,7 +369,8 @@ func TestDocsFlagsAreThoseOfTheBinary(t *testing.T) {
 func TestDocsReasonsAreThoseOfTheAPI(t *testing.T) {
 	g := NewWithT(t)
 	shown := map[string]string{}
-	for _, row := range readDocument(g, "README.md").table(g, "Reason") {
+	readme := readDocument(g, "README.md")
+	for _, row := range slices.Concat(readme.table(g, "Reason"), readme.table(g, "Grant's reason")) {
 		shown[strings.Trim(row[0], "`")] = strings.Trim(row[1], "`")
 	}
 	g.Expect(shown).To(Equal(reasons(g)))
@@ -375,10 +379,14 @@ func TestDocsReasonsAreThoseOfTheAPI(t *testing.T) {
 // reasons are the constants of the API whose names begin with Reason, each with the condition that its group's comment
 // names.
 func reasons(g *WithT) map[string]string {
-	file, err := parser.ParseFile(token.NewFileSet(), harness.Path("api", "v1alpha1", "sfmctoken_types.go"), nil, parser.ParseComments)
-	g.Expect(err).NotTo(HaveOccurred())
+	var declarations []ast.Decl
+	for _, name := range []string{"sfmctoken_types.go", "sfmcaccessgrant_types.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), harness.Path("api", "v1alpha1", name), nil, parser.ParseComments)
+		g.Expect(err).NotTo(HaveOccurred())
+		declarations = append(declarations, file.Decls...)
+	}
 	found := map[string]string{}
-	for _, declaration := range file.Decls {
+	for _, declaration := range declarations {
 		group, ok := declaration.(*ast.GenDecl)
 		if !ok || group.Tok != token.CONST {
 			continue

@@ -28,7 +28,9 @@ func TestTheAPIServerRefusesBadManifestsWithAMessage(t *testing.T) {
 		{"an empty name", `{credentialsSecretRef: {name: ""}}`, "spec.credentialsSecretRef.name"},
 		{"a name with capitals", `{credentialsSecretRef: {name: My_Package}}`, "must be the name of a Secret"},
 		{"a name that is too long", `{credentialsSecretRef: {name: ` + long + `}}`, "Too long"},
-		{"a namespace", `{credentialsSecretRef: {name: p, namespace: elsewhere}}`, "credentialsSecretRef.namespace is not supported yet"},
+		{"another namespace without an account", `{credentialsSecretRef: {name: p, namespace: elsewhere}}`, "a credentialsSecretRef with a namespace needs accountID"},
+		{"a namespace with capitals", `{credentialsSecretRef: {name: p, namespace: Elsewhere}, accountID: "1"}`, "must be the name of a namespace"},
+		{"an empty namespace", `{credentialsSecretRef: {name: p, namespace: ""}, accountID: "1"}`, "credentialsSecretRef.namespace"},
 		{"an account that is a number", `{credentialsSecretRef: {name: p}, accountID: 510004567}`, "must be of type string"},
 		{"an account in words", `{credentialsSecretRef: {name: p}, accountID: EMEA}`, "accountID is the business unit's MID: digits only"},
 		{"an empty account", `{credentialsSecretRef: {name: p}, accountID: ""}`, "accountID"},
@@ -80,6 +82,34 @@ func TestGoodManifestsAreTakenAsTheyAre(t *testing.T) {
 		// Defaults in the spec would be a difference for GitOps tools.
 		g.Expect(object.Object["spec"]).To(Equal(asked.Object["spec"]))
 		g.Expect(object.Object["status"]).To(Equal(map[string]any{"observedGeneration": int64(-1)}))
+	}
+}
+
+func TestTheAPIServerRefusesBadGrantsWithAMessage(t *testing.T) {
+	for _, bad := range []struct{ what, spec, says string }{
+		{"no credentials", `{from: [{namespace: a}], accountIDs: ["1"]}`, "spec.credentialsSecretRef: Required value"},
+		{"an empty name", `{credentialsSecretRef: {name: ""}, from: [{namespace: a}], accountIDs: ["1"]}`, "must be the name of a Secret"},
+		{"credentials in another namespace", `{credentialsSecretRef: {name: p, namespace: b}, from: [{namespace: a}], accountIDs: ["1"]}`, `unknown field "spec.credentialsSecretRef.namespace"`},
+		{"nobody", `{credentialsSecretRef: {name: p}, accountIDs: ["1"]}`, "spec.from: Required value"},
+		{"an empty from", `{credentialsSecretRef: {name: p}, from: [], accountIDs: ["1"]}`, "spec.from"},
+		{"an empty entry", `{credentialsSecretRef: {name: p}, from: [{}], accountIDs: ["1"]}`, "either namespace or namespaceSelector"},
+		{"both in one entry", `{credentialsSecretRef: {name: p}, from: [{namespace: a, namespaceSelector: {}}], accountIDs: ["1"]}`, "either namespace or namespaceSelector"},
+		{"an empty namespace", `{credentialsSecretRef: {name: p}, from: [{namespace: ""}], accountIDs: ["1"]}`, "from.namespace must be the name of a namespace"},
+		{"all namespaces by a star", `{credentialsSecretRef: {name: p}, from: [{namespace: "*"}], accountIDs: ["1"]}`, "from.namespace must be the name of a namespace"},
+		{"no account", `{credentialsSecretRef: {name: p}, from: [{namespace: a}]}`, "spec.accountIDs: Required value"},
+		{"an empty list of accounts", `{credentialsSecretRef: {name: p}, from: [{namespace: a}], accountIDs: []}`, "spec.accountIDs"},
+		{"an account that is a number", `{credentialsSecretRef: {name: p}, from: [{namespace: a}], accountIDs: [510004567]}`, "must be of type string"},
+		{"an account in words", `{credentialsSecretRef: {name: p}, from: [{namespace: a}], accountIDs: ["*"]}`, "digits only"},
+		{"an account twice", `{credentialsSecretRef: {name: p}, from: [{namespace: a}], accountIDs: ["1", "1"]}`, "Duplicate value"},
+		{"no scope at all", `{credentialsSecretRef: {name: p}, from: [{namespace: a}], accountIDs: ["1"], scopes: []}`, "scopes must not be an empty list"},
+		{"all scopes in one word", `{credentialsSecretRef: {name: p}, from: [{namespace: a}], accountIDs: ["1"], scopes: ["a b"]}`, "write one scope per list item"},
+	} {
+		t.Run(bad.what, func(t *testing.T) {
+			g := NewWithT(t)
+			manifest := "apiVersion: sfmctoken.dev/v1alpha1\nkind: SFMCAccessGrant\nmetadata: {name: bad, namespace: default}\nspec: " + bad.spec
+			_, err := cluster.KubectlInput(t.Context(), strings.NewReader(manifest), "apply", "--dry-run=server", "-f", "-")
+			g.Expect(err).To(MatchError(ContainSubstring(bad.says)))
+		})
 	}
 }
 

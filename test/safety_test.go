@@ -169,19 +169,7 @@ func TestTheRoleIsEnoughAndNoMore(t *testing.T) {
 	g.Expect(mine.List(t.Context(), &corev1.PodList{})).To(forbidden)
 }
 
-func TestACredentialsSecretInAnotherNamespaceIsOutOfReach(t *testing.T) {
-	w := newWorld(t)
-	elsewhere := w.namespace()
-	w.create(harness.CredentialsSecret(elsewhere, "theirs", w.sfmc, w.pkg))
-	w.token("journeys", func(token *v1alpha1.SFMCToken) { token.Spec.CredentialsSecretRef.Name = "theirs" })
-	w.says("journeys", "Ready=False NoToken", "Reconciling=True CredentialsNotFound")
-	crossing := harness.Token(w.ns, "crossing", "theirs", "")
-	crossing.Spec.CredentialsSecretRef.Namespace = elsewhere
-	w.Expect(admin.Create(w.ctx, crossing)).To(MatchError(ContainSubstring("not supported yet")))
-	w.Expect(w.sfmc.Count()).To(BeZero())
-}
-
-func TestATargetOfAnotherTypeIsNeverTakenOver(t *testing.T) {
+func targetsOfAnotherTypeAreNeverTakenOver(t *testing.T) {
 	w := newWorld(t)
 	// Kubernetes fills a Secret of this type with a ServiceAccount's token: writing to one would hand it out.
 	minted := &corev1.Secret{

@@ -56,9 +56,7 @@ const patience = 20 * time.Second
 
 // newWorld makes a namespace with the credentials Secret "sfmc-package", and starts an operator.
 func newWorld(t *testing.T) *world {
-	w := &world{WithT: NewWithT(t), t: t, ctx: t.Context(), pkg: harness.Package(), logs: &logs{}}
-	w.SetDefaultEventuallyTimeout(patience)
-	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	w := (&world{pkg: harness.Package(), logs: &logs{}}).in(t)
 	w.clock = clocktesting.NewFakeClock(time.Now().Truncate(time.Second))
 	w.sfmc = sfmctest.Start(t, sfmctest.Options{Clock: w.clock, Packages: []sfmctest.Package{w.pkg}})
 	w.ns = w.namespace()
@@ -71,6 +69,15 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	return w
+}
+
+// in is the same world for a subtest.
+func (w *world) in(t *testing.T) *world {
+	within := *w
+	within.WithT, within.t, within.ctx = NewWithT(t), t, t.Context()
+	within.SetDefaultEventuallyTimeout(patience)
+	within.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	return &within
 }
 
 // namespace makes a namespace that is gone, as far as the next test is concerned, when this one ends.

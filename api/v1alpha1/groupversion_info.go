@@ -15,7 +15,7 @@ var GroupVersion = schema.GroupVersion{Group: "sfmctoken.dev", Version: "v1alpha
 
 // AddToScheme registers the kinds of this package with a scheme.
 func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &SFMCToken{}, &SFMCTokenList{})
+	scheme.AddKnownTypes(GroupVersion, &SFMCToken{}, &SFMCTokenList{}, &SFMCAccessGrant{}, &SFMCAccessGrantList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

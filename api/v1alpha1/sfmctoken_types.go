@@ -57,6 +57,7 @@ const (
 	ReasonCredentialsInvalid = "CredentialsInvalid"
 	ReasonHostNotAllowed     = "HostNotAllowed"
 	ReasonTargetConflict     = "TargetConflict"
+	ReasonAccessDenied       = "AccessDenied"
 	ReasonRequestRefused     = "RequestRefused"
 )
 
@@ -84,7 +85,7 @@ const (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:selectablefield:JSONPath=`.spec.accountID`
 // +kubebuilder:selectablefield:JSONPath=`.spec.credentialsSecretRef.name`
-// +kubebuilder:validation:XValidation:rule="(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentialsSecretRef.name",message="the target Secret must not be the credentials Secret: set spec.target.name to another name (absent, it is the SFMCToken's own)"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.credentialsSecretRef.__namespace__) || (has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentialsSecretRef.name",message="the target Secret must not be the credentials Secret: set spec.target.name to another name (absent, it is the SFMCToken's own)"
 type SFMCToken struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object metadata. The annotation sfmctoken.dev/refresh-requested-at, set to any
@@ -115,6 +116,7 @@ type SFMCTokenList struct {
 }
 
 // SFMCTokenSpec says which token is wanted.
+// +kubebuilder:validation:XValidation:rule="!has(self.credentialsSecretRef.__namespace__) || has(self.accountID)",message="a credentialsSecretRef with a namespace needs accountID: access is granted for business units; write the business unit's MID"
 type SFMCTokenSpec struct {
 	// credentialsSecretRef names the Secret that holds client_id, client_secret and auth_base_uri of a
 	// server-to-server package, under the names that Setup > Installed Packages shows.
@@ -160,7 +162,6 @@ type SFMCTokenSpec struct {
 type Scope string
 
 // CredentialsSecretReference names a credentials Secret.
-// +kubebuilder:validation:XValidation:rule="!has(self.__namespace__)",message="credentialsSecretRef.namespace is not supported yet: put the credentials Secret into the SFMCToken's namespace and leave namespace out"
 type CredentialsSecretReference struct {
 	// name of the credentials Secret.
 	// +required
@@ -168,10 +169,11 @@ type CredentialsSecretReference struct {
 	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="credentialsSecretRef.name must be the name of a Secret: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name"`
 
-	// namespace of the credentials Secret. Reserved: a reference to another namespace needs an access grant,
-	// which this version does not have, so it is refused. Absent: the SFMCToken's namespace.
+	// namespace of the credentials Secret. Another one than the SFMCToken's needs an SFMCAccessGrant there, for the
+	// SFMCToken's namespace, its accountID, and each of its scopes. Absent: the SFMCToken's namespace.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="credentialsSecretRef.namespace must be the name of a namespace: lower-case letters, digits and '-'"
 	Namespace string `json:"namespace,omitempty"`
 }
 
@@ -299,6 +301,14 @@ func (t *SFMCToken) TargetSecretName() string {
 		return t.Spec.Target.Name
 	}
 	return t.Name
+}
+
+// CredentialsNamespace is the namespace of the credentials Secret.
+func (t *SFMCToken) CredentialsNamespace() string {
+	if t.Spec.CredentialsSecretRef.Namespace != "" {
+		return t.Spec.CredentialsSecretRef.Namespace
+	}
+	return t.Namespace
 }
 
 // RetainsTarget tells whether the target Secret outlives this SFMCToken.

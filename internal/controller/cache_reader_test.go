@@ -61,7 +61,7 @@ func TestAReadThatAShutdownBreaksOffIsNotRepeated(t *testing.T) {
 		g := NewWithT(t)
 		server := &slow{}
 		r := &Reconciler{Client: &slow{late: time.Minute}, Live: server, Clock: clock.RealClock{}}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), cacheWait/2)
 		defer cancel()
 		g.Expect(r.get(ctx, types.NamespacedName{}, &corev1.Secret{})).NotTo(Succeed())
 		g.Expect(server.reads).To(BeZero())

@@ -27,7 +27,7 @@ func reportCredentials(obj *v1alpha1.SFMCToken, held *issued, known notes, now t
 	}
 	status.ClientSecretExpiresAt = nil
 	expiring := metav1.Condition{Type: v1alpha1.ConditionCredentialsExpiring, Status: metav1.ConditionTrue}
-	name := known.credentialsName()
+	name := known.credentialsSecret().Name
 	switch at, err := time.Parse(time.RFC3339, known.ClientSecretExpiresAt); {
 	case known.ClientSecretExpiresAt == "":
 		meta.RemoveStatusCondition(&status.Conditions, expiring.Type)
@@ -49,6 +49,12 @@ func reportCredentials(obj *v1alpha1.SFMCToken, held *issued, known notes, now t
 		}
 	}
 	setCondition(obj, expiring, now)
+}
+
+// forgetCredentials takes out of the status what it says of credentials that may not be used any more.
+func forgetCredentials(obj *v1alpha1.SFMCToken) {
+	obj.Status.ClientSecretExpiresAt = nil
+	meta.RemoveStatusCondition(&obj.Status.Conditions, v1alpha1.ConditionCredentialsExpiring)
 }
 
 // explain adds to a refusal that the client secret has expired, if the credentials Secret says so.

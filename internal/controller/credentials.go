@@ -40,11 +40,11 @@ type credentials struct {
 const unreadable = "unreadable"
 
 // credentialsNotFoundError means that the credentials Secret isn't there (yet).
-type credentialsNotFoundError struct{ name string }
+type credentialsNotFoundError struct{ secret types.NamespacedName }
 
 func (e *credentialsNotFoundError) Error() string {
-	return fmt.Sprintf("the credentials Secret %q does not exist in this namespace; create it with the keys %s, %s and %s",
-		e.name, keyClientID, keyClientSecret, keyAuthBaseURI)
+	return fmt.Sprintf("the credentials Secret %q does not exist in namespace %q; create it with the keys %s, %s and %s",
+		e.secret.Name, e.secret.Namespace, keyClientID, keyClientSecret, keyAuthBaseURI)
 }
 
 // credentialsInvalidError means that a key of the credentials Secret is missing or malformed.
@@ -60,7 +60,7 @@ func (e *credentialsInvalidError) Unwrap() error { return e.err }
 
 // credentialsKey names the credentials Secret of an SFMCToken.
 func credentialsKey(obj *v1alpha1.SFMCToken) types.NamespacedName {
-	return types.NamespacedName{Namespace: obj.Namespace, Name: obj.Spec.CredentialsSecretRef.Name}
+	return types.NamespacedName{Namespace: obj.CredentialsNamespace(), Name: obj.Spec.CredentialsSecretRef.Name}
 }
 
 // credentialsVersion names the credentials Secret as it is now, read from the metadata cache; it is empty if there is
@@ -74,7 +74,7 @@ func (r *Reconciler) credentialsVersion(ctx context.Context, obj *v1alpha1.SFMCT
 }
 
 func versionOf(secret metav1.Object) string {
-	return strings.Join([]string{secret.GetName(), string(secret.GetUID()), secret.GetResourceVersion()}, "/")
+	return strings.Join([]string{secret.GetNamespace(), secret.GetName(), string(secret.GetUID()), secret.GetResourceVersion()}, "/")
 }
 
 // readCredentials reads the credentials Secret from the API server, past the cache: client secrets are not kept in
@@ -83,7 +83,7 @@ func (r *Reconciler) readCredentials(ctx context.Context, obj *v1alpha1.SFMCToke
 	key := credentialsKey(obj)
 	var secret corev1.Secret
 	if err := r.Live.Get(ctx, key, &secret); apierrors.IsNotFound(err) {
-		return credentials{}, "", &credentialsNotFoundError{name: key.Name}
+		return credentials{}, "", &credentialsNotFoundError{key}
 	} else if err != nil {
 		return credentials{}, "", fmt.Errorf("read the credentials Secret: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
@@ -120,17 +121,19 @@ func TestTheScopesAreAskedForAsTheSpecHasThem(t *testing.T) {
 
 func TestErrorsOfCredentialsNameTheSecretAndWhatToWrite(t *testing.T) {
 	g := NewWithT(t)
-	g.Expect(&credentialsNotFoundError{name: "sfmc-package"}).To(MatchError(
-		`the credentials Secret "sfmc-package" does not exist in this namespace; create it with the keys client_id, client_secret and auth_base_uri`))
+	g.Expect(&credentialsNotFoundError{types.NamespacedName{Namespace: "marketing", Name: "sfmc-package"}}).To(MatchError(
+		`the credentials Secret "sfmc-package" does not exist in namespace "marketing"; create it with the keys client_id, client_secret and auth_base_uri`))
 	cause := errors.New("key client_id is missing")
 	g.Expect(&credentialsInvalidError{name: "sfmc-package", err: cause}).To(And(
 		MatchError(`the credentials Secret "sfmc-package" can't be used: key client_id is missing`), MatchError(cause)))
 }
 
-func TestTheCredentialsSecretsNameIsInItsVersion(t *testing.T) {
+func TestTheCredentialsSecretIsInItsVersion(t *testing.T) {
 	g := NewWithT(t)
-	for version, name := range map[string]string{"": "", "sfmc-package/uid/42": "sfmc-package", "a.b/uid/1": "a.b"} {
-		g.Expect(record{notes: notes{Credentials: version}}.credentialsName()).To(Equal(name))
+	for version, secret := range map[string]types.NamespacedName{
+		"": {}, "a/b": {}, "marketing/sfmc-package/uid/42": {Namespace: "marketing", Name: "sfmc-package"}, "m/a.b/uid/1": {Namespace: "m", Name: "a.b"},
+	} {
+		g.Expect(record{notes: notes{Credentials: version}}.credentialsSecret()).To(Equal(secret))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // recordAnnotation of a target Secret holds the record, in JSON.
@@ -58,10 +60,13 @@ func recordOf(annotations map[string]string) record {
 	return found
 }
 
-// credentialsName is the name of the credentials Secret that was read last.
-func (n notes) credentialsName() string {
-	name, _, _ := strings.Cut(n.Credentials, "/")
-	return name
+// credentialsSecret is the credentials Secret that was read last.
+func (n notes) credentialsSecret() types.NamespacedName {
+	parts := strings.SplitN(n.Credentials, "/", 3) // see versionOf
+	if len(parts) < 3 {
+		return types.NamespacedName{}
+	}
+	return types.NamespacedName{Namespace: parts[0], Name: parts[1]}
 }
 
 // identities are all by which the token can be asked for.

@@ -43,7 +43,7 @@ func anSFMCToken() *v1alpha1.SFMCToken {
 }
 
 func holding(token *issued) *corev1.Secret {
-	return compose(target{}, anSFMCToken(), token, record{notes: notes{Credentials: "sfmc-package/uid/42"}, RefreshRequest: "<now> & then"})
+	return compose(target{}, anSFMCToken(), token, record{notes: notes{Credentials: "marketing/sfmc-package/uid/42"}, RefreshRequest: "<now> & then"})
 }
 
 func TestATargetSecretTellsWhatItHolds(t *testing.T) {
@@ -51,7 +51,7 @@ func TestATargetSecretTellsWhatItHolds(t *testing.T) {
 	got := targetFrom(holding(aToken()))
 	g.Expect(got.held).To(Equal(aToken()))
 	g.Expect(got.record.Owner).To(Equal("journeys-emea"))
-	g.Expect(got.record.Credentials).To(Equal("sfmc-package/uid/42"))
+	g.Expect(got.record.Credentials).To(Equal("marketing/sfmc-package/uid/42"))
 	g.Expect(got.record.RefreshRequest).To(Equal("<now> & then"))
 	g.Expect(got.held.prove(hushSecret)).To(Equal(got.held.Proof))
 	g.Expect(holding(aToken()).Data).To(Equal(map[string][]byte{

@@ -37,8 +37,11 @@ const Name = "sfmctoken"
 
 // Indexes of the caches.
 const (
-	indexCredentials = "credentialsSecret" // of SFMCTokens: the credentials Secret's name
+	indexCredentials = "credentialsSecret" // of SFMCTokens: the credentials Secret's namespace and name
 	indexTarget      = "targetSecret"      // of SFMCTokens: the target Secret's name
+	indexAccess      = "access"            // of SFMCTokens that refer to another namespace: what they need a grant for
+	indexForeign     = "foreign"           // of SFMCTokens: whether they refer to another namespace
+	indexGrant       = "grant"             // of SFMCAccessGrants: what they grant to whom
 	indexOwner       = "owner"             // of target Secrets: the owning SFMCToken's UID
 	indexIdentity    = "identity"          // of target Secrets: the identities of the token that they hold
 )
@@ -75,6 +78,7 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 			ByObject: map[client.Object]cache.ByObject{
 				// Of Secrets, only the targets are held in memory.
 				&corev1.Secret{}: {Label: labels.SelectorFromSet(labels.Set{ManagedByLabel: ManagedByValue})},
+				namespaceKind():  {Transform: keepLabels},
 			},
 		},
 		// Reads wait until the cache shows this process's own writes: a token just written must not look absent.
@@ -106,6 +110,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		Clock:            options.Clock,
 		Events:           mgr.GetEventRecorder(Name),
 		AllowedAuthHosts: options.AllowedAuthHosts,
+		Access:           access{reader: mgr.GetClient(), namespaces: options.WatchNamespaces},
 		shared:           make(chan event.GenericEvent),
 	}
 	r.issuer = newIssuer(options.AuthClient, options.Clock, r.announceToken)
@@ -121,31 +126,30 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}); err != nil {
 		return err
 	}
+	if err := setupGrants(mgr, r.Access, options.Clock); err != nil {
+		return err
+	}
 	// Handlers read the cache itself: waiting for it here would be waiting for themselves.
 	affected := affectedTokens{reader: mgr.GetCache()}
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named(Name).
 		For(&v1alpha1.SFMCToken{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, refreshRequestChanged))).
-		WatchesRawSource(source.Kind(mgr.GetCache(), &corev1.Secret{},
-			handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, secret *corev1.Secret) []reconcile.Request {
-				return affected.by(ctx, secret, indexTarget)
-			}))).
-		WatchesRawSource(source.Kind(secretMetadata, secretKind(),
-			handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, secret *metav1.PartialObjectMetadata) []reconcile.Request {
-				requests := affected.by(ctx, secret, indexCredentials)
-				if !isManaged(secret) { // else the other cache has it whole
-					requests = append(requests, affected.by(ctx, secret, indexTarget)...)
-				}
-				return requests
-			}))).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &corev1.Secret{}, handler.TypedEnqueueRequestsFromMapFunc(affected.byTarget))).
+		WatchesRawSource(source.Kind(secretMetadata, secretKind(), handler.TypedEnqueueRequestsFromMapFunc(affected.byMetadata))).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &v1alpha1.SFMCAccessGrant{}, handler.TypedEnqueueRequestsFromMapFunc(affected.byGrant),
+			predicate.TypedGenerationChangedPredicate[*v1alpha1.SFMCAccessGrant]{})).
 		WatchesRawSource(source.Channel(r.shared, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: options.Concurrency,
 			RateLimiter:             queueDelay(),
 			NewQueue:                newQueue(options.Clock),
 			EnableWarmup:            ptr.To(true), // the next leader is ready to go
-		}).
-		Complete(r)
+		})
+	if len(options.WatchNamespaces) == 0 {
+		b = b.WatchesRawSource(source.Kind(mgr.GetCache(), namespaceKind(), handler.TypedEnqueueRequestsFromMapFunc(affected.byNamespace),
+			predicate.TypedLabelChangedPredicate[*metav1.PartialObjectMetadata]{}))
+	}
+	return b.Complete(r)
 }
 
 // newQueue makes a plain first-in-first-out queue: a renewal that is due waits only for what came before it, while a
@@ -174,13 +178,13 @@ var refreshRequestChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent
 	return e.ObjectOld.GetAnnotations()[v1alpha1.RefreshRequestedAtAnnotation] != e.ObjectNew.GetAnnotations()[v1alpha1.RefreshRequestedAtAnnotation]
 }}
 
-// affectedTokens finds the SFMCTokens that a Secret matters to.
+// affectedTokens finds the SFMCTokens that something matters to.
 type affectedTokens struct{ reader client.Reader }
 
-func (a affectedTokens) by(ctx context.Context, secret client.Object, index string) []reconcile.Request {
+func (a affectedTokens) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
 	var tokens v1alpha1.SFMCTokenList
-	if err := a.reader.List(ctx, &tokens, client.InNamespace(secret.GetNamespace()), client.MatchingFields{index: secret.GetName()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "find the SFMCTokens of a Secret")
+	if err := a.reader.List(ctx, &tokens, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "find the SFMCTokens that a change matters to")
 		return nil
 	}
 	requests := make([]reconcile.Request, 0, len(tokens.Items))
@@ -190,9 +194,44 @@ func (a affectedTokens) by(ctx context.Context, secret client.Object, index stri
 	return requests
 }
 
+func (a affectedTokens) byTarget(ctx context.Context, secret *corev1.Secret) []reconcile.Request {
+	return a.list(ctx, client.InNamespace(secret.Namespace), client.MatchingFields{indexTarget: secret.Name})
+}
+
+func (a affectedTokens) byMetadata(ctx context.Context, secret *metav1.PartialObjectMetadata) []reconcile.Request {
+	requests := a.list(ctx, client.MatchingFields{indexCredentials: client.ObjectKeyFromObject(secret).String()})
+	if !isManaged(secret) { // else the other cache has it whole
+		requests = append(requests, a.list(ctx, client.InNamespace(secret.Namespace), client.MatchingFields{indexTarget: secret.Name})...)
+	}
+	return requests
+}
+
+func (a affectedTokens) byGrant(ctx context.Context, grant *v1alpha1.SFMCAccessGrant) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, accountID := range grant.Spec.AccountIDs {
+		for _, from := range grant.Spec.From {
+			requests = append(requests, a.list(ctx, client.InNamespace(from.Namespace), // all namespaces if it is a selector
+				client.MatchingFields{indexAccess: accessKey(grant.Namespace, grant.Spec.CredentialsSecretRef.Name, string(accountID))})...)
+		}
+	}
+	return requests
+}
+
+func (a affectedTokens) byNamespace(ctx context.Context, namespace *metav1.PartialObjectMetadata) []reconcile.Request {
+	return a.list(ctx, client.InNamespace(namespace.Name), client.MatchingFields{indexForeign: "true"})
+}
+
 func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	token := func(value func(*v1alpha1.SFMCToken) string) client.IndexerFunc {
 		return func(obj client.Object) []string { return []string{value(obj.(*v1alpha1.SFMCToken))} } //nolint:forcetypeassert // indexed as such
+	}
+	foreign := func(value func(*v1alpha1.SFMCToken) string) client.IndexerFunc {
+		return func(obj client.Object) []string {
+			if t := obj.(*v1alpha1.SFMCToken); isForeign(t) { //nolint:forcetypeassert // indexed as such
+				return []string{value(t)}
+			}
+			return nil
+		}
 	}
 	secret := func(values func(*corev1.Secret) []string) client.IndexerFunc {
 		return func(obj client.Object) []string { return values(obj.(*corev1.Secret)) } //nolint:forcetypeassert // indexed as such
@@ -202,7 +241,14 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 		field  string
 		value  client.IndexerFunc
 	}{
-		{&v1alpha1.SFMCToken{}, indexCredentials, token(func(t *v1alpha1.SFMCToken) string { return t.Spec.CredentialsSecretRef.Name })},
+		{&v1alpha1.SFMCToken{}, indexCredentials, token(func(t *v1alpha1.SFMCToken) string { return credentialsKey(t).String() })},
+		{&v1alpha1.SFMCToken{}, indexAccess, foreign(func(t *v1alpha1.SFMCToken) string {
+			return accessKey(t.CredentialsNamespace(), t.Spec.CredentialsSecretRef.Name, t.Spec.AccountID)
+		})},
+		{&v1alpha1.SFMCToken{}, indexForeign, foreign(func(*v1alpha1.SFMCToken) string { return "true" })},
+		{&v1alpha1.SFMCAccessGrant{}, indexGrant, func(obj client.Object) []string {
+			return grantKeys(obj.(*v1alpha1.SFMCAccessGrant)) //nolint:forcetypeassert // indexed as such
+		}},
 		{&v1alpha1.SFMCToken{}, indexTarget, token((*v1alpha1.SFMCToken).TargetSecretName)},
 		{&corev1.Secret{}, indexIdentity, secret(func(s *corev1.Secret) []string { return recordOf(s.Annotations).identities() })},
 		{&corev1.Secret{}, indexOwner, secret(func(s *corev1.Secret) []string {

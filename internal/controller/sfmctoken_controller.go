@@ -23,6 +23,8 @@ import (
 
 // +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmctokens,verbs=get;list;watch
 // +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmctokens/status,verbs=patch
+// +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmcaccessgrants,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -40,6 +42,8 @@ type Reconciler struct {
 	Events events.EventRecorder
 	// AllowedAuthHosts are authentication hosts to accept beside Marketing Cloud's own, as HOST or HOST:PORT.
 	AllowedAuthHosts []string
+	// Access knows who may use credentials of another namespace.
+	Access access
 
 	issuer *issuer
 	claims sync.Map // by NamespacedName: the claim that the SFMCToken proved last in this process
@@ -91,6 +95,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	outcome := report(&obj, held, err, r.Clock.Now())
 	reportCredentials(&obj, held, known, r.Clock.Now())
+	if isRevoked(&obj, err) {
+		forgetCredentials(&obj)
+	}
 	if !outcome.silent && !equality.Semantic.DeepEqual(before.Status, obj.Status) {
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 		switch err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, patch); {
@@ -108,22 +115,34 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 // ensureToken returns the token that the target Secret holds in the end, and what is known of the credentials. With an
 // error it is the old token, which may be good for a while yet.
 func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (*issued, notes, error) {
+	denied := r.Access.authorize(ctx, obj)
 	is, err := r.readTarget(ctx, obj) // first, so that no token is asked for that can't be stored
 	known := is.record.notes
 	var token *issued
 	var wanted []*want
+	if denied != nil {
+		err = denied
+	}
 	if err == nil {
 		token, known, wanted, err = r.findToken(ctx, obj, is)
 	}
 	if err == nil {
+		err = r.Access.authorize(ctx, obj) // a grant may have gone while a token was asked for
+	}
+	if err == nil {
 		token, err = r.writeTarget(ctx, obj, is, token, known)
-	} else {
+	}
+	if isRevoked(obj, err) {
+		known = notes{}
+	}
+	wrong := func(rec record) bool { return rec.isWrong(obj, wanted) || rec.Identity != "" && isRevoked(obj, err) }
+	if err != nil {
 		var dropErr error
-		if token, dropErr = r.dropWrong(ctx, obj, is, wanted); dropErr != nil {
+		if token, dropErr = r.dropWrong(ctx, obj, is, wrong); dropErr != nil {
 			return token, known, dropErr
 		}
 	}
-	if releaseErr := r.releaseFormer(ctx, obj, wanted, err == nil); releaseErr != nil {
+	if releaseErr := r.releaseFormer(ctx, obj, wrong, err == nil); releaseErr != nil {
 		return token, known, releaseErr
 	}
 	return token, known, err
@@ -146,7 +165,7 @@ func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is 
 	case good && known.Credentials == version:
 		return is.held, known, nil, nil
 	case version == "":
-		return nil, known, nil, &credentialsNotFoundError{name: obj.Spec.CredentialsSecretRef.Name}
+		return nil, known, nil, &credentialsNotFoundError{credentialsKey(obj)}
 	case fits && known.Credentials == version && r.issuer.knowsAnother(is.held):
 		// Another SFMCToken got a new one.
 		if token := r.claimed(obj, version, is); token != nil {

@@ -38,6 +38,7 @@ func classify(err error) *problem {
 		conflict    *targetConflictError
 		notFound    *credentialsNotFoundError
 		invalid     *credentialsInvalidError
+		denied      *accessDeniedError
 		badHost     *sfmc.HostNotAllowedError
 		isSuspended suspendedError
 		notYet      notYetError
@@ -47,6 +48,8 @@ func classify(err error) *problem {
 		return waiting(v1alpha1.ReasonWaitingForTurn)
 	case errors.As(err, &isSuspended):
 		return &problem{condition: v1alpha1.ConditionReconciling, reason: v1alpha1.ReasonSuspended}
+	case errors.As(err, &denied):
+		return blocked(v1alpha1.ReasonAccessDenied)
 	case errors.As(err, &conflict):
 		return blocked(v1alpha1.ReasonTargetConflict)
 	case errors.As(err, &notFound):

@@ -11,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"pgregory.net/rapid"
 
@@ -37,7 +38,8 @@ var troubles = map[string]struct {
 	whatTheQueueRepeat bool
 }{
 	"the target is somebody else's": {err: &targetConflictError{"a", "b"}, condition: "Stalled", reason: "TargetConflict", again: 2 * time.Minute, message: "is left untouched"},
-	"no credentials Secret":         {err: &credentialsNotFoundError{"sfmc-package"}, condition: "Reconciling", reason: "CredentialsNotFound", again: time.Second, message: "does not exist in this namespace"},
+	"no credentials Secret":         {err: &credentialsNotFoundError{types.NamespacedName{Name: "sfmc-package"}}, condition: "Reconciling", reason: "CredentialsNotFound", again: time.Second, message: "does not exist in namespace"},
+	"no grant":                      {err: &accessDeniedError{namespace: "sales"}, condition: "Stalled", reason: "AccessDenied", again: 2 * time.Minute, message: `namespace "sales" is not granted`},
 	"a key is missing":              {err: &credentialsInvalidError{"sfmc-package", errors.New("key client_id is missing")}, condition: "Stalled", reason: "CredentialsInvalid", again: 2 * time.Minute, message: "key client_id is missing"},
 	"a host that isn't allowed":     {err: &credentialsInvalidError{"sfmc-package", &sfmc.HostNotAllowedError{Problem: "its host"}}, condition: "Stalled", reason: "HostNotAllowed", again: 2 * time.Minute, message: "its host"},
 	"refused":                       {err: attempted(sfmc.Refused, 3), condition: "Stalled", reason: "RequestRefused", again: 7 * time.Second, failures: 3, message: "status 418: no (next attempt at 2026-03-01T12:00:07Z, or as soon as the credentials Secret or this object changes)"},

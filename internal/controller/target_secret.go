@@ -178,10 +178,9 @@ func (r *Reconciler) writeTarget(ctx context.Context, obj *v1alpha1.SFMCToken, w
 	return token, nil
 }
 
-// dropWrong takes the token out of the target Secret if it is for another business unit, tenant or client than the
-// spec names. wanted is empty if the credentials can't be read; another reference counts as another client then.
-func (r *Reconciler) dropWrong(ctx context.Context, obj *v1alpha1.SFMCToken, was target, wanted []*want) (*issued, error) {
-	if was.secret == nil || !was.record.isWrong(obj, wanted) {
+// dropWrong takes the token out of the target Secret if it must not be there.
+func (r *Reconciler) dropWrong(ctx context.Context, obj *v1alpha1.SFMCToken, was target, wrong func(record) bool) (*issued, error) {
+	if was.secret == nil || !wrong(was.record) {
 		return was.held, nil
 	}
 	secret := compose(was, obj, nil, record{})
@@ -191,6 +190,8 @@ func (r *Reconciler) dropWrong(ctx context.Context, obj *v1alpha1.SFMCToken, was
 	return nil, nil
 }
 
+// isWrong tells whether the token is for another business unit, tenant or client than the spec names. wanted is empty if
+// the credentials can't be read; another reference counts as another client then.
 func (rec record) isWrong(obj *v1alpha1.SFMCToken, wanted []*want) bool {
 	switch {
 	case rec.Identity == "": // holds no token
@@ -200,7 +201,7 @@ func (rec record) isWrong(obj *v1alpha1.SFMCToken, wanted []*want) bool {
 	case len(wanted) > 0:
 		return rec.client() != wanted[0].client()
 	default:
-		return rec.credentialsName() != obj.Spec.CredentialsSecretRef.Name
+		return rec.credentialsSecret() != credentialsKey(obj)
 	}
 }
 
@@ -225,15 +226,15 @@ func (r *Reconciler) writeSecret(ctx context.Context, is, should *corev1.Secret)
 }
 
 // releaseFormer gives up target Secrets of earlier names: emptied, and left to the garbage collector. While the new
-// one isn't written, only a token that is wrong for the spec is taken out of them.
-func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken, wanted []*want, written bool) error {
+// one isn't written, only a token that must not be there is taken out of them.
+func (r *Reconciler) releaseFormer(ctx context.Context, obj *v1alpha1.SFMCToken, wrong func(record) bool, written bool) error {
 	formers, err := r.formerTargets(ctx, obj)
 	if err != nil {
 		return err
 	}
 	for i := range formers {
 		former := targetFrom(&formers[i])
-		if !written && !former.record.isWrong(obj, wanted) {
+		if !written && !wrong(former.record) {
 			continue
 		}
 		secret := compose(former, obj, nil, record{})

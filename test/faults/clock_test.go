@@ -223,7 +223,7 @@ func (w *clockWorld) idle() {
 		}
 		return sum
 	}
-	w.Eventually(func() bool { return busy() == 0 && busy() == 0 }).Should(BeTrue())
+	w.Eventually(busy).MustPassRepeatedly(2).Should(BeZero())
 }
 
 // leapAndStep sets the wall clock, and shows that no token runs out while time goes on.
