@@ -87,9 +87,7 @@ func (w *world) end(p *process, signal os.Signal) int {
 
 // newRealTimeWorld is a world without an operator in this process, on the machine's own clock.
 func newRealTimeWorld(t *testing.T, options sfmctest.Options) *world {
-	w := &world{WithT: NewWithT(t), t: t, ctx: t.Context(), pkg: harness.Package(), logs: &logs{}}
-	w.SetDefaultEventuallyTimeout(patience)
-	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	w := (&world{pkg: harness.Package(), logs: &logs{}}).in(t)
 	options.Clock = clock.RealClock{}
 	options.Packages = []sfmctest.Package{w.pkg}
 	w.sfmc = sfmctest.Start(t, options)
