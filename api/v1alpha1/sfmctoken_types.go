@@ -58,6 +58,7 @@ const (
 	ReasonHostNotAllowed     = "HostNotAllowed"
 	ReasonTargetConflict     = "TargetConflict"
 	ReasonAccessDenied       = "AccessDenied"
+	ReasonTemplateInvalid    = "TemplateInvalid"
 	ReasonRequestRefused     = "RequestRefused"
 )
 
@@ -186,7 +187,7 @@ type Target struct {
 	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="target.name must be a valid Secret name: lower-case letters, digits, '-' and '.'"
 	Name string `json:"name,omitempty"`
 
-	// template adds labels and annotations to the Secret.
+	// template adds labels, annotations and further keys to the Secret.
 	// +optional
 	Template *TargetTemplate `json:"template,omitempty"`
 
@@ -201,7 +202,28 @@ type TargetTemplate struct {
 	// metadata is added to the Secret's own.
 	// +optional
 	Metadata TargetMetadata `json:"metadata,omitzero"`
+
+	// data has further keys of the Secret. Each value is a Go template, for example "Bearer {{ .AccessToken }}", that is
+	// rendered from the token and written together with it. A change of it costs no token request.
+	//
+	// The fields are .AccessToken, .TokenType, .ExpiresAt (RFC 3339, UTC), .AccountID (empty if the spec names none),
+	// .Scope (separated by spaces), .Scopes (a list), .RESTInstanceURL and .SOAPInstanceURL (with a trailing slash).
+	//
+	// There are if, with and range, and these functions: and, b64enc, eq, join SEPARATOR LIST, lower, ne, not, or,
+	// print, replace OLD NEW TEXT, toJson, trimPrefix PREFIX TEXT, trimSuffix SUFFIX TEXT, upper, urlquery.
+	//
+	// A template that can't be rendered is Stalled with the reason TemplateInvalid: no token is asked for, and the
+	// Secret stays as it is until the template is corrected.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=20
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[-._a-zA-Z0-9]{1,253}$') && k != '.' && !k.startsWith('..'))",message="data: a key is at most 253 letters, digits, '-', '_' and '.', and does not begin with '..'; write for example authorization or config.json"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['access_token', 'token_type', 'expires_at', 'account_id', 'scope', 'rest_instance_url', 'soap_instance_url']))",message="data: access_token, token_type, expires_at, account_id, scope, rest_instance_url and soap_instance_url are the operator's own keys; use another key"
+	Data map[string]TemplateText `json:"data,omitempty"`
 }
+
+// TemplateText is a Go template.
+// +kubebuilder:validation:MaxLength=4096
+type TemplateText string
 
 // TargetMetadata is the metadata that a template can set.
 type TargetMetadata struct {

@@ -2,8 +2,6 @@ package controller
 
 import (
 	"encoding/json"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +30,8 @@ type record struct {
 	// Labels and Annotations are the keys that come from the template, to be removed when they leave it.
 	Labels      []string `json:"labels,omitempty"`
 	Annotations []string `json:"annotations,omitempty"`
-	// Seal is a hash of the Secret's data and of this record; it doesn't match after an edit by hand.
+	// Seal is a hash of the token's keys in the Secret and of this record; it doesn't match after an edit by hand. Keys
+	// from templates needn't be sealed: they are made again at each look.
 	Seal string `json:"seal"`
 }
 
@@ -77,7 +76,7 @@ func (rec record) identities() []string {
 	return append([]string{rec.Identity}, rec.Aliases...)
 }
 
-// sealed returns the record with the seal for this data.
+// sealed returns the record with the seal for the token's keys in this data.
 func (rec record) sealed(data map[string][]byte) record {
 	rec.Seal = ""
 	encoded, err := json.Marshal(rec)
@@ -85,8 +84,10 @@ func (rec record) sealed(data map[string][]byte) record {
 		panic(err) // strings and times always marshal
 	}
 	fields := []string{string(encoded)}
-	for _, key := range slices.Sorted(maps.Keys(data)) {
-		fields = append(fields, key, string(data[key]))
+	for _, key := range tokenKeys {
+		if value, found := data[key]; found {
+			fields = append(fields, key, string(value))
+		}
 	}
 	rec.Seal = hashOf(fields...)
 	return rec
@@ -102,6 +103,9 @@ const (
 	keyRESTInstanceURL = "rest_instance_url"
 	keySOAPInstanceURL = "soap_instance_url"
 )
+
+// tokenKeys are the keys that tell of the token, in their sealed order.
+var tokenKeys = []string{keyAccessToken, keyAccountID, keyExpiresAt, keyRESTInstanceURL, keyScope, keySOAPInstanceURL, keyTokenType}
 
 // data is what the target Secret holds of a token; nothing for no token.
 func (t *issued) data() map[string][]byte {

@@ -115,22 +115,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 // ensureToken returns the token that the target Secret holds in the end, and what is known of the credentials. With an
 // error it is the old token, which may be good for a while yet.
 func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (*issued, notes, error) {
-	denied := r.Access.authorize(ctx, obj)
 	is, err := r.readTarget(ctx, obj) // first, so that no token is asked for that can't be stored
-	known := is.record.notes
-	var token *issued
-	var wanted []*want
-	if denied != nil {
+	if denied := r.Access.authorize(ctx, obj); denied != nil {
 		err = denied
 	}
+	var token *issued
+	known := is.record.notes
+	var wanted []*want
 	if err == nil {
-		token, known, wanted, err = r.findToken(ctx, obj, is)
-	}
-	if err == nil {
-		err = r.Access.authorize(ctx, obj) // a grant may have gone while a token was asked for
-	}
-	if err == nil {
-		token, err = r.writeTarget(ctx, obj, is, token, known)
+		token, known, wanted, err = r.serve(ctx, obj, is)
 	}
 	if isRevoked(obj, err) {
 		known = notes{}
@@ -146,6 +139,22 @@ func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (
 		return token, known, releaseErr
 	}
 	return token, known, err
+}
+
+// serve finds the token that the target Secret should hold, and writes it with what templates make of it.
+func (r *Reconciler) serve(ctx context.Context, obj *v1alpha1.SFMCToken, is target) (*issued, notes, []*want, error) {
+	token, known, wanted, err := r.findToken(ctx, obj, is)
+	if err != nil {
+		return token, known, wanted, err
+	}
+	further, err := renderTemplates(templateOf(obj).Data, fieldsOf(token))
+	if err == nil {
+		err = r.Access.authorize(ctx, obj) // a grant may have gone while a token was asked for
+	}
+	if err == nil {
+		token, err = r.writeTarget(ctx, obj, is, token, further, known)
+	}
+	return token, known, wanted, err
 }
 
 // findToken returns the token that the target Secret should hold: the one that it holds already, one that another
@@ -184,6 +193,9 @@ func (r *Reconciler) findToken(ctx context.Context, obj *v1alpha1.SFMCToken, is 
 	wanted := r.want(obj, credentials, version, is)
 	if good && slices.ContainsFunc(wanted, func(w *want) bool { return slices.Contains(is.record.identities(), w.Identity) }) {
 		return is.held, note(credentials, version, wanted, is.held, known), wanted, nil
+	}
+	if _, err := renderTemplates(templateOf(obj).Data, specimen); err != nil {
+		return nil, known, wanted, err // no token is asked for that can't be written
 	}
 	token, refused, err := r.share(ctx, wanted, known.Refused)
 	known.Refused = refused

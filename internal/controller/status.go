@@ -39,6 +39,7 @@ func classify(err error) *problem {
 		notFound    *credentialsNotFoundError
 		invalid     *credentialsInvalidError
 		denied      *accessDeniedError
+		badTemplate *templateInvalidError
 		badHost     *sfmc.HostNotAllowedError
 		isSuspended suspendedError
 		notYet      notYetError
@@ -52,6 +53,8 @@ func classify(err error) *problem {
 		return blocked(v1alpha1.ReasonAccessDenied)
 	case errors.As(err, &conflict):
 		return blocked(v1alpha1.ReasonTargetConflict)
+	case errors.As(err, &badTemplate):
+		return blocked(v1alpha1.ReasonTemplateInvalid)
 	case errors.As(err, &notFound):
 		return waiting(v1alpha1.ReasonCredentialsNotFound)
 	case errors.As(err, &badHost):

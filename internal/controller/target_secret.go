@@ -130,10 +130,7 @@ func compose(was target, obj *v1alpha1.SFMCToken, token *issued, rec record) *co
 	if was.secret != nil {
 		secret = was.secret.DeepCopy()
 	}
-	var template v1alpha1.TargetMetadata
-	if obj.Spec.Target != nil && obj.Spec.Target.Template != nil {
-		template = obj.Spec.Target.Template.Metadata
-	}
+	template := templateOf(obj).Metadata
 	secret.Labels = replaceKeys(secret.Labels, was.record.Labels, template.Labels)
 	secret.Annotations = replaceKeys(secret.Annotations, was.record.Annotations, template.Annotations)
 	secret.Labels[ManagedByLabel] = ManagedByValue
@@ -156,6 +153,14 @@ func compose(was target, obj *v1alpha1.SFMCToken, token *issued, rec record) *co
 	return secret
 }
 
+// templateOf is the target's template; without any, it is empty.
+func templateOf(obj *v1alpha1.SFMCToken) v1alpha1.TargetTemplate {
+	if obj.Spec.Target == nil || obj.Spec.Target.Template == nil {
+		return v1alpha1.TargetTemplate{}
+	}
+	return *obj.Spec.Target.Template
+}
+
 func replaceKeys[V ~string](have map[string]string, remove []string, add map[string]V) map[string]string {
 	result := map[string]string{}
 	maps.Copy(result, have)
@@ -168,10 +173,11 @@ func replaceKeys[V ~string](have map[string]string, remove []string, add map[str
 	return result
 }
 
-// writeTarget makes the target Secret hold this token, in one request, or in none if it does already. It returns
-// what the Secret holds afterwards.
-func (r *Reconciler) writeTarget(ctx context.Context, obj *v1alpha1.SFMCToken, was target, token *issued, known notes) (*issued, error) {
+// writeTarget makes the target Secret hold this token and these further keys, in one request, or in none if it does
+// already. It returns what the Secret holds afterwards.
+func (r *Reconciler) writeTarget(ctx context.Context, obj *v1alpha1.SFMCToken, was target, token *issued, further map[string][]byte, known notes) (*issued, error) {
 	secret := compose(was, obj, token, record{notes: known, RefreshRequest: obj.RefreshRequest()})
+	maps.Copy(secret.Data, further)
 	if err := r.writeSecret(ctx, was.secret, secret); err != nil {
 		return was.held, err
 	}
