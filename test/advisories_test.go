@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -17,6 +18,7 @@ func TestAdvisories(t *testing.T) {
 	t.Run("GHSA-77v3-r3jw-j2v2", aServedObjectThatTurnsToAnotherNamespaceLosesItsToken)
 	t.Run("CVE-2026-42875", nobodyGrantsHimselfAccess)
 	t.Run("CVE-2026-42876", targetsOfAnotherTypeAreNeverTakenOver)
+	t.Run("CVE-2026-34984", templatesReachNothingOutside)
 }
 
 func credentialsOfAnotherNamespaceNeedAGrant(t *testing.T) {
@@ -54,5 +56,20 @@ func nobodyGrantsHimselfAccess(t *testing.T) {
 	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError, Times: sfmctest.Forever}) // nobody gets this far
 	w.token("journeys", from(platform, "package"))
 	w.says("journeys", denied...)
+	w.Expect(w.sfmc.Count()).To(BeZero())
+}
+
+func templatesReachNothingOutside(t *testing.T) {
+	w := newWorld(t)
+	for i, template := range []string{
+		`{{ env "HOME" }}`, `{{ expandenv "$HOME" }}`, `{{ getHostByName "attacker.example" }}`, `{{ readFile "/var/run/secrets/kubernetes.io/serviceaccount/token" }}`,
+		`{{ lookup "v1" "Secret" "kube-system" "any" }}`, `{{ httpGet "https://attacker.example" }}`, `{{ call .AccessToken }}`, `{{ .ClientSecret }}`,
+	} {
+		name := fmt.Sprintf("journeys-%d", i)
+		w.token(name, func(token *v1alpha1.SFMCToken) {
+			token.Spec.Target = &v1alpha1.Target{Template: &v1alpha1.TargetTemplate{Data: map[string]v1alpha1.TemplateText{"further": v1alpha1.TemplateText(template)}}}
+		})
+		w.says(name, "Ready=False NoToken", "Stalled=True TemplateInvalid")
+	}
 	w.Expect(w.sfmc.Count()).To(BeZero())
 }
