@@ -45,6 +45,7 @@ func TestFurtherKeysAreRenderedFromTheToken(t *testing.T) {
 		"config.json":   `{"url": {{ trimSuffix "/" .RESTInstanceURL | toJson }}, "soap": {{ toJson .SOAPInstanceURL }}, "mid": {{ toJson .AccountID }}, "until": {{ toJson .ExpiresAt }}, "scopes": {{ toJson .Scopes }}}`,
 		"scopes.txt":    "{{ range .Scopes }}{{ . }}\n{{ end }}",
 		"fixed":         "any text",
+		"empty":         "{{ if not .AccountID }}the package's own business unit{{ end }}",
 	}))
 	w.ready("journeys")
 	secret := w.secret("journeys")
@@ -55,7 +56,8 @@ func TestFurtherKeysAreRenderedFromTheToken(t *testing.T) {
 		strings.TrimSuffix(is("rest_instance_url"), "/"), is("soap_instance_url"), is("expires_at"), strings.ReplaceAll(is("scope"), " ", `","`))))
 	w.Expect(is("scopes.txt")).To(Equal(strings.ReplaceAll(is("scope"), " ", "\n") + "\n"))
 	w.Expect(is("fixed")).To(Equal("any text"))
-	w.Expect(secret.Data).To(HaveLen(7 + 5))
+	w.Expect(secret.Data).To(HaveKeyWithValue("empty", BeEmpty()))
+	w.Expect(secret.Data).To(HaveLen(7 + 6))
 	w.Expect(w.alive(strings.TrimPrefix(is("authorization"), "Bearer "), "510004567")).To(BeTrue())
 }
 
@@ -257,7 +259,7 @@ func TestNoMessageAboutATemplateShowsTheToken(t *testing.T) {
 
 func TestARefreshWithATemplateCostsNoMoreThanOneWithout(t *testing.T) {
 	w := newWorld(t)
-	w.token("journeys", authorization)
+	w.token("journeys", furtherKeys(map[string]v1alpha1.TemplateText{"authorization": "Bearer {{ .AccessToken }}", "empty": ""}))
 	seen := w.ready("journeys")
 	w.quiet()
 	changes, err := admin.Watch(w.ctx, &v1alpha1.SFMCTokenList{}, client.InNamespace(w.ns))
