@@ -6,6 +6,8 @@ SHELL := /bin/bash -o pipefail
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
 PUSH      ?=
+CONFIG    ?= config/default
+WITH      ?=
 FUZZTIME  ?= 5000x
 SOAK      ?= 1h
 BIN       := $(CURDIR)/.cache/bin
@@ -90,8 +92,8 @@ deploy: install-yaml ## Apply everything, with IMAGE.
 undeploy: ## Delete everything, every SFMCToken and every Secret that is not retained.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
-install-yaml: $(BIN)/kustomize ## Render everything into dist/install.yaml, with IMAGE.
-	mkdir -p dist && printf 'resources: [../config/default]\n' > dist/kustomization.yaml
+install-yaml: $(BIN)/kustomize ## Render CONFIG (config/default) with IMAGE, WITH=admission-policies if wanted, into dist/install.yaml.
+	mkdir -p dist && printf '%s\n' resources: '- ../$(CONFIG)' components: $(WITH:%='- ../config/components/%') > dist/kustomization.yaml
 	cd dist && $(BIN)/kustomize edit set image sfmctoken-operator=$(IMAGE) && $(BIN)/kustomize build . > install.yaml
 
 # Tools and the control plane are built from source at pinned versions, once.

@@ -189,17 +189,21 @@ func makeNamespace(t *testing.T, name string) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeNamespace(t, name) })
+	t.Cleanup(func() { removeNamespaces(t, name) })
 }
 
-// removeNamespace waits until a namespace with a name of its own is gone, so that it can be made again.
-func removeNamespace(t *testing.T, name string) {
+// removeNamespaces waits until namespaces with names of their own are gone, so that they can be made again.
+func removeNamespaces(t *testing.T, names ...string) {
 	g, ctx := NewWithT(t), context.Background()
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	g.Expect(client.IgnoreNotFound(admin.Delete(ctx, namespace))).To(Succeed())
-	g.Eventually(func() bool {
-		return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKeyFromObject(namespace), namespace))
-	}, time.Minute).Should(BeTrue())
+	for _, name := range names {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		g.Expect(client.IgnoreNotFound(admin.Delete(ctx, namespace))).To(Succeed())
+	}
+	for _, name := range names {
+		g.Eventually(func() bool {
+			return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKey{Name: name}, &corev1.Namespace{}))
+		}, time.Minute).Should(BeTrue())
+	}
 }
 
 // TestDocsCommandsRun runs the commands of all documents as they are printed, from top to bottom, as a reader with a
@@ -208,9 +212,7 @@ func TestDocsCommandsRun(t *testing.T) {
 	w := newRealTimeWorld(t, sfmctest.Options{})
 	w.startProcess()
 	w.ns = "marketing" // the namespace that the commands make
-	for _, name := range []string{w.ns, "marketing-emea", "sfmc-platform"} {
-		t.Cleanup(func() { removeNamespace(t, name) })
-	}
+	t.Cleanup(func() { removeNamespaces(t, "marketing", "sales", "marketing-emea", "sfmc-platform") })
 	shell := w.newShell()
 	skipped := maps.Clone(notRun)
 	ran := 0

@@ -51,11 +51,16 @@ type process struct {
 // startProcess starts the operator's binary with its ServiceAccount's rights.
 func (w *world) startProcess(flags ...string) *process {
 	w.t.Helper()
+	return w.startProcessAs(operator, flags...)
+}
+
+func (w *world) startProcessAs(identity *rest.Config, flags ...string) *process {
+	w.t.Helper()
 	path, err := binary()
 	w.Expect(err).NotTo(HaveOccurred())
 	dir := w.t.TempDir()
 	kubeconfig, ca := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "ca.pem")
-	w.Expect(localcluster.WriteKubeconfig(operator, kubeconfig)).To(Succeed())
+	w.Expect(localcluster.WriteKubeconfig(identity, kubeconfig)).To(Succeed())
 	w.Expect(os.WriteFile(ca, w.sfmc.CACert(), 0o600)).To(Succeed())
 	p := &process{log: &logs{}, done: make(chan error, 1)}
 	p.Cmd = exec.Command(path, append([]string{ //nolint:gosec // the binary just built
