@@ -59,9 +59,9 @@ func (b block) firstLine() string {
 	return line
 }
 
-// documents are the README, CONTRIBUTING and all that is in docs, the README first.
+// documents are those beside the README and all that is in docs, the README first.
 func documents(g *WithT) []document {
-	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
 	g.Expect(fs.WalkDir(os.DirFS(harness.Path()), "docs", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".md") {
 			paths = append(paths, path)
@@ -139,12 +139,14 @@ func TestDocsShowTheSamplesAsTheyAre(t *testing.T) {
 	}
 	g.Expect(yaml.Unmarshal(readSample(g, "kustomization.yaml"), &list)).To(Succeed())
 	var samples, shown []string
-	for _, name := range append(list.Resources, "gitops/platform/grant.yaml", "gitops/team-emea/sfmctoken.yaml") {
+	for _, name := range append(list.Resources, "gitops/platform/grant.yaml", "gitops/team-emea/sfmctoken.yaml", "limited_namespace.yaml") {
 		samples = append(samples, string(readSample(g, name)))
 	}
-	for _, b := range readDocument(g, "README.md").blocks {
-		if b.lang == "yaml" {
-			shown = append(shown, b.text)
+	for _, path := range []string{"README.md", "docs/security.md"} {
+		for _, b := range readDocument(g, path).blocks {
+			if b.lang == "yaml" {
+				shown = append(shown, b.text)
+			}
 		}
 	}
 	g.Expect(shown).To(ConsistOf(samples))
@@ -213,6 +215,7 @@ func TestDocsCommandsRun(t *testing.T) {
 	w.startProcess()
 	w.ns = "marketing" // the namespace that the commands make
 	t.Cleanup(func() { removeNamespaces(t, "marketing", "sales", "marketing-emea", "sfmc-platform") })
+	t.Cleanup(func() { removePolicies(t) })
 	shell := w.newShell()
 	skipped := maps.Clone(notRun)
 	ran := 0
