@@ -9,6 +9,7 @@ replace (
 
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
+	github.com/google/licensecheck v0.3.1
 	github.com/onsi/gomega v1.44.0
 	github.com/prometheus/common v0.72.0
 	github.com/rs/zerolog v1.28.0
