@@ -41,6 +41,7 @@ var notRun = map[string]string{
 	"cd test && go run ./bench -quick":                                                     "is the benchmark, which takes minutes and wants the machine for itself",
 	"make faults                                   # with two minutes of soak":             "is the fault suite, which CI runs beside this one",
 	".cache/bin/localcluster up":                                                           "runs until Ctrl-C; the tests' control plane is started by the same code",
+	"make node":                                                                            "runs until Ctrl-C, and needs root",
 }
 
 // document is a Markdown file of this repository.

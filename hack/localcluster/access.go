@@ -29,6 +29,10 @@ func (c *Cluster) AssetsDir() string { return c.options.AssetsDir }
 // LogDir returns the folder of the programs' log files.
 func (c *Cluster) LogDir() string { return c.options.LogDir }
 
+// Entrance returns the command that runs another in the namespaces of a cluster
+// with a node, which is how a person reaches it.
+func (c *Cluster) Entrance() string { return "nsenter --target=" + entrance + " --mount --net --pid" }
+
 // Kubectl runs kubectl as cluster admin and returns what it printed on stdout.
 // The error holds what it printed on stderr.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {

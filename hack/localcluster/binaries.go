@@ -5,16 +5,30 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// programs are what a control plane is made of, by file name and package. Their
-// versions stand in binaries/go.mod alone.
-var programs = []struct{ name, pkg string }{
-	{"etcd", "go.etcd.io/etcd/server/v3"},
-	{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
-	{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
-	{"kubectl", "k8s.io/kubernetes/cmd/kubectl"},
+// program is built from a package. Its version stands in the go.mod of
+// binaries, or of a folder below it.
+type program struct{ name, pkg, module string }
+
+// programs are what a control plane is made of.
+var programs = []program{
+	{name: "etcd", pkg: "go.etcd.io/etcd/server/v3"},
+	{name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver"},
+	{name: "kube-controller-manager", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager"},
+	{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl"},
+}
+
+// nodePrograms are what a node needs beside them and beside nodePackages.
+var nodePrograms = []program{
+	{name: "kube-scheduler", pkg: "k8s.io/kubernetes/cmd/kube-scheduler"},
+	{name: "kubelet", pkg: "k8s.io/kubernetes/cmd/kubelet"},
+	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", module: "containerd"},
+	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", module: "containerd"},
+	{name: "ctr", pkg: "github.com/containerd/containerd/v2/cmd/ctr", module: "containerd"},
+	{name: "pause", pkg: "./cmd/pause", module: ".."},
 }
 
 // Binaries returns a folder that holds etcd, kube-apiserver,
@@ -23,9 +37,20 @@ var programs = []struct{ name, pkg string }{
 // under .cache/localcluster of the repository that the working directory is in.
 // The first build takes minutes and tells its progress on stderr. Concurrent
 // callers wait for each other.
-func Binaries(ctx context.Context) (string, error) {
+func Binaries(ctx context.Context) (string, error) { return binaries(ctx, programs) }
+
+// NodeBinaries is Binaries with the programs of a node, and installs the packages
+// that a node needs.
+func NodeBinaries(ctx context.Context) (string, error) {
+	if err := InstallPackages(ctx, os.Stderr, nodePackages...); err != nil {
+		return "", err
+	}
+	return binaries(ctx, slices.Concat(programs, nodePrograms))
+}
+
+func binaries(ctx context.Context, programs []program) (string, error) {
 	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
-		if missing := missingIn(dir); len(missing) > 0 {
+		if missing := missingIn(dir, programs); len(missing) > 0 {
 			return "", fmt.Errorf("KUBEBUILDER_ASSETS=%s lacks %s: put them there, or unset KUBEBUILDER_ASSETS to have all built from source",
 				dir, strings.Join(missing, ", "))
 		}
@@ -39,10 +64,10 @@ func Binaries(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return b.dir, b.buildMissing(ctx, os.Stderr)
+	return b.dir, b.buildMissing(ctx, programs, os.Stderr)
 }
 
-func missingIn(dir string) []string {
+func missingIn(dir string, programs []program) []string {
 	var missing []string
 	for _, p := range programs {
 		if info, err := os.Stat(filepath.Join(dir, p.name)); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {

@@ -56,6 +56,10 @@ func TestTheCacheFolderIsNamedAfterTheVersionAndWhatWasBuilt(t *testing.T) {
 		module := t.TempDir()
 		g.Expect(os.WriteFile(filepath.Join(module, "go.mod"), []byte("module m\n\nrequire k8s.io/kubernetes "+version+"\n"), 0o600)).To(Succeed())
 		g.Expect(os.WriteFile(filepath.Join(module, "go.sum"), []byte(sums), 0o600)).To(Succeed())
+		g.Expect(os.Mkdir(filepath.Join(module, "containerd"), 0o700)).To(Succeed())
+		for _, name := range []string{"go.mod", "go.sum"} {
+			g.Expect(os.WriteFile(filepath.Join(module, "containerd", name), nil, 0o600)).To(Succeed())
+		}
 		b, err := planBuild(t.Context(), module)
 		g.Expect(err).NotTo(HaveOccurred())
 		return b

@@ -30,7 +30,7 @@ func planBuild(ctx context.Context, module string) (*build, error) {
 	b := &build{module: module, version: version, ldflags: versionFlags(version)}
 
 	hash := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
+	for _, name := range []string{"go.mod", "go.sum", "containerd/go.mod", "containerd/go.sum"} {
 		content, err := os.ReadFile(filepath.Join(module, name))
 		if err != nil {
 			return nil, fmt.Errorf("%w: restore it with git checkout", err)
@@ -64,6 +64,10 @@ func kubernetesVersion(ctx context.Context, module string) (string, error) {
 	return "", fmt.Errorf("%s/go.mod requires no k8s.io/kubernetes: restore it with git checkout", module)
 }
 
+// buildTags leave out what containerd needs C libraries for. Nothing else knows
+// them.
+const buildTags = "no_btrfs,no_zfs,no_devmapper"
+
 // versionFlags makes the programs tell their version, which a plain go build
 // leaves at v0.0.0. kubectl compares it with the server's.
 func versionFlags(version string) string {
@@ -80,8 +84,8 @@ func versionFlags(version string) string {
 
 // buildMissing builds what the folder lacks. Each program appears in one rename,
 // so whoever sees the file sees all of it.
-func (b *build) buildMissing(ctx context.Context, progress io.Writer) error {
-	if len(missingIn(b.dir)) == 0 {
+func (b *build) buildMissing(ctx context.Context, programs []program, progress io.Writer) error {
+	if len(missingIn(b.dir, programs)) == 0 {
 		return nil
 	}
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
@@ -96,16 +100,16 @@ func (b *build) buildMissing(ctx context.Context, progress io.Writer) error {
 	defer unlock()
 
 	// Another process may have built them meanwhile.
-	missing := missingIn(b.dir)
+	missing := missingIn(b.dir, programs)
 	done := 0
 	for _, p := range programs {
 		if !slices.Contains(missing, p.name) {
 			continue
 		}
 		done++
-		fmt.Fprintf(progress, "[%d/%d] building %s for Kubernetes %s (once; the first time takes minutes)\n", done, len(missing), p.name, b.version)
+		fmt.Fprintf(progress, "[%d/%d] building %s for a cluster of Kubernetes %s (once; the first time takes minutes)\n", done, len(missing), p.name, b.version)
 		started := time.Now()
-		if err := b.buildOne(ctx, p.name, p.pkg, progress); err != nil {
+		if err := b.buildOne(ctx, p, progress); err != nil {
 			return fmt.Errorf("building %s: %w", p.name, err)
 		}
 		fmt.Fprintf(progress, "[%d/%d] built %s in %s\n", done, len(missing), p.name, time.Since(started).Round(time.Second))
@@ -113,16 +117,16 @@ func (b *build) buildMissing(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-func (b *build) buildOne(ctx context.Context, name, pkg string, progress io.Writer) error {
+func (b *build) buildOne(ctx context.Context, p program, progress io.Writer) error {
 	tmp, err := os.MkdirTemp(b.dir, ".build-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	out := filepath.Join(tmp, name)
+	out := filepath.Join(tmp, p.name)
 
-	cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", b.ldflags, "-o", out, pkg)
-	cmd.Dir = b.module
+	cmd := exec.CommandContext(ctx, "go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", buildTags, "-ldflags", b.ldflags, "-o", out, p.pkg)
+	cmd.Dir = filepath.Join(b.module, p.module)
 	// The programs run here, whatever the caller builds for.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
 	cmd.Stdout, cmd.Stderr = progress, progress
@@ -132,7 +136,7 @@ func (b *build) buildOne(ctx context.Context, name, pkg string, progress io.Writ
 	if err := cmd.Run(); err != nil {
 		return errors.Join(err, ctx.Err())
 	}
-	return os.Rename(out, filepath.Join(b.dir, name))
+	return os.Rename(out, filepath.Join(b.dir, p.name))
 }
 
 // lock takes the file's lock. The kernel gives it back when its owner dies, so

@@ -1,8 +1,8 @@
 // Package localcluster runs a real Kubernetes control plane on loopback
 // addresses, for the tests, the demo and the benchmark: etcd, kube-apiserver and
 // kube-controller-manager, so that admission, RBAC, garbage collection, namespace
-// deletion and ServiceAccount tokens behave as in any cluster. There is no node
-// and no scheduler: pods are admitted but never run.
+// deletion and ServiceAccount tokens behave as in any cluster. Without
+// Options.Node there is no node and no scheduler: pods are admitted but never run.
 package localcluster
 
 import (
@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +29,16 @@ type Options struct {
 	LogDir string
 	// Out is told each step in one line. By default nobody is.
 	Out io.Writer
-	// AssetsDir holds the four programs. By default it is what Binaries returns.
+	// AssetsDir holds the programs. By default it is what Binaries returns, or
+	// NodeBinaries.
 	AssetsDir string
+	// Node adds a node that runs pods: kube-scheduler, kubelet and containerd.
+	// The program must have called Isolate, which takes root on Linux, and can
+	// have one such cluster in its life. Pods have addresses of their own, reach
+	// each other, the API server and what listens on NodeAddress, and nothing
+	// outside. There is no DNS, no kube-proxy and no registry: Services other than
+	// kubernetes lead nowhere, and images come from ImportImage.
+	Node bool
 	// CRDs are files or folders of manifests that are applied before the
 	// controller manager starts. The garbage collector looks for new kinds only
 	// every 30 seconds: it knows these from the first moment.
@@ -53,12 +62,15 @@ type Cluster struct {
 	etcdPeer   string
 	port       string
 	managePort string
-	config     *rest.Config
-	client     *kubernetes.Clientset
+
+	schedulePort string
+	config       *rest.Config
+	client       *kubernetes.Clientset
 
 	mu                                 sync.Mutex
 	stopped                            bool
 	etcd, apiServer, controllerManager *process
+	node                               *node
 }
 
 // Start starts a cluster and returns once all of it serves. The cluster is
@@ -79,19 +91,29 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 
 func prepare(ctx context.Context, options Options) (_ *Cluster, err error) {
 	c := &Cluster{options: options}
+	needed, build := programs, Binaries
+	if options.Node {
+		if isolated == "" {
+			return nil, errors.New("a node needs namespaces of its own: call localcluster.Isolate at the beginning of the program")
+		}
+		needed, build = slices.Concat(programs, nodePrograms), NodeBinaries
+	}
 	if c.options.AssetsDir == "" {
-		if c.options.AssetsDir, err = Binaries(ctx); err != nil {
+		if c.options.AssetsDir, err = build(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if missing := missingIn(c.options.AssetsDir); len(missing) > 0 {
+	if missing := missingIn(c.options.AssetsDir, needed); len(missing) > 0 {
 		return nil, fmt.Errorf("%s lacks %v: put them there, or leave AssetsDir empty to have all built from source", c.options.AssetsDir, missing)
 	}
-	ports, err := freePorts(4)
+	ports, err := freePorts(5)
 	if err != nil {
 		return nil, err
 	}
-	c.etcdPort, c.etcdPeer, c.port, c.managePort = ports[0], ports[1], ports[2], ports[3]
+	c.etcdPort, c.etcdPeer, c.port, c.managePort, c.schedulePort = ports[0], ports[1], ports[2], ports[3], ports[4]
+	if options.Node {
+		c.port = kubernetesPort
+	}
 
 	if c.options.Dir == "" {
 		if c.options.Dir, err = os.MkdirTemp("", "localcluster-"); err != nil {
@@ -114,6 +136,11 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
+	if c.options.Node {
+		if err := connectNode(); err != nil {
+			return err
+		}
+	}
 	if err := c.startAPIServer(ctx); err != nil {
 		return err
 	}
@@ -126,7 +153,10 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.startControllerManager(ctx)
+	if err := c.startControllerManager(ctx); err != nil || !c.options.Node {
+		return err
+	}
+	return c.startNode(ctx)
 }
 
 // StopAPIServer ends the API server as a crash would, with all connections, and
@@ -172,13 +202,14 @@ func (c *Cluster) Stop() error {
 	}
 	c.stopped = true
 	// In this order none of them misses what it depends on.
+	err := c.node.stop()
 	c.controllerManager.stop(5 * time.Second)
 	c.apiServer.stop(atOnce)
 	c.etcd.stop(5 * time.Second)
 	if c.removeDir {
-		return os.RemoveAll(c.options.Dir)
+		err = errors.Join(err, os.RemoveAll(c.options.Dir))
 	}
-	return nil
+	return err
 }
 
 func (c *Cluster) say(format string, args ...any) {

@@ -13,7 +13,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Services get addresses from here. Nothing listens on them, as there is no node.
+// Services get addresses from here. Nothing listens on them, but for the API
+// server on the first if there is a node.
 const serviceRange = "10.0.0.0/24"
 
 // writeIdentities makes the keys, certificates and kubeconfigs of a new cluster.
@@ -28,8 +29,8 @@ func (c *Cluster) writeIdentities() error {
 		return err
 	}
 	serving, err := ca.server(
-		[]string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-		[]net.IP{net.ParseIP(loopback), net.ParseIP("10.0.0.1")})
+		[]string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", nodeName},
+		servingAddresses())
 	if err != nil {
 		return err
 	}
@@ -53,6 +54,12 @@ func (c *Cluster) writeIdentities() error {
 	})
 	if err != nil {
 		return err
+	}
+
+	if c.options.Node {
+		if err := c.writeNodeIdentities(ca); err != nil {
+			return err
+		}
 	}
 
 	c.config = c.configFor(ca.pem, admin)
@@ -112,6 +119,9 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--allow-privileged=true",
 		"--endpoint-reconciler-type=none", // it refuses to publish a loopback address
 	}
+	if c.options.Node {
+		args = append(args, c.nodeAPIServerFlags()...)
+	}
 	var err error
 	c.apiServer, err = c.run("kube-apiserver", append(args, c.options.APIServerFlags...)...)
 	if err != nil {
@@ -136,6 +146,7 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 		"--service-account-private-key-file="+c.file("serviceaccount.key"),
 		"--root-ca-file="+c.file("ca.crt"),
 		"--use-service-account-credentials=true",
+		"--flex-volume-plugin-dir="+c.file("volume-plugins"), // by default it makes a folder under /usr
 		"--leader-elect=false",
 		// By default it limits itself to 20 requests a second, which would make
 		// its start and every clean-up slower by seconds.

@@ -14,6 +14,8 @@ import (
 const usage = `Usage:
   localcluster build   build the control plane's programs if needed and print their folder
   localcluster up      start a control plane and run it until Ctrl-C
+  localcluster build-node, localcluster up-node
+                       the same with a node that runs pods; they need root on Linux, with Debian's packages
 `
 
 func main() {
@@ -24,27 +26,57 @@ func main() {
 }
 
 func run(args []string) error {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	if len(args) != 1 {
 		return fmt.Errorf("one command is needed.\n%s", usage)
 	}
-	switch args[0] {
-	case "build":
-		dir, err := localcluster.Binaries(ctx)
-		if err != nil {
+	if args[0] == "up-node" { // before signals are caught, which its first stage passes on
+		if err := localcluster.Isolate(prepareNode); err != nil {
 			return err
 		}
-		fmt.Println(dir)
-		return nil
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	switch args[0] {
+	case "build":
+		return build(ctx, localcluster.Binaries)
+	case "build-node":
+		return build(ctx, localcluster.NodeBinaries)
 	case "up":
 		return up(ctx)
+	case "up-node":
+		return upNode(ctx)
 	case "help", "-h", "--help":
 		fmt.Print(usage)
 		return nil
 	default:
 		return fmt.Errorf("unknown command %q.\n%s", args[0], usage)
 	}
+}
+
+func build(ctx context.Context, programs func(context.Context) (string, error)) error {
+	dir, err := programs(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
+}
+
+func prepareNode(ctx context.Context) error {
+	_, err := localcluster.NodeBinaries(ctx)
+	return err
+}
+
+func upNode(ctx context.Context) error {
+	cluster, err := localcluster.Start(ctx, localcluster.Options{Out: os.Stderr, Node: true})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s env KUBECONFIG=%s PATH=%s:$PATH $SHELL\n", cluster.Entrance(), cluster.Kubeconfig(), cluster.AssetsDir())
+	fmt.Fprintf(os.Stderr, "this command opens a shell in the cluster's namespaces; ctr and nothing else brings images: its address is %s\n"+
+		"logs are in %s; Ctrl-C stops everything and removes its data\n", cluster.ContainerdSocket(), cluster.LogDir())
+	<-ctx.Done()
+	return cluster.Stop()
 }
 
 func up(ctx context.Context) error {
