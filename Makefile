@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration faults soak fuzz lint vulncheck generate check-generate bench node build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration faults soak fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -58,6 +58,9 @@ check-generate: generate ## Fail if generated files are out of date.
 
 bench: control-plane ## Measure the operator beside the least that its work can cost.
 	cd test && go run ./bench
+
+image-local: $(BIN)/localcluster ## Build the image without docker, for a node of this machine (needs root on Linux with Debian's packages).
+	$(BIN)/localcluster build-image
 
 node: $(BIN)/localcluster ## Run a cluster with a node until Ctrl-C (needs root on Linux with Debian's packages).
 	$(BIN)/localcluster up-node

@@ -16,6 +16,8 @@ const usage = `Usage:
   localcluster up      start a control plane and run it until Ctrl-C
   localcluster build-node, localcluster up-node
                        the same with a node that runs pods; they need root on Linux, with Debian's packages
+  localcluster build-image
+                       build the operator's image without docker and print its file; needs the same
 `
 
 func main() {
@@ -41,6 +43,10 @@ func run(args []string) error {
 		return build(ctx, localcluster.Binaries)
 	case "build-node":
 		return build(ctx, localcluster.NodeBinaries)
+	case "build-image":
+		return build(ctx, func(ctx context.Context) (string, error) {
+			return localcluster.BuildOperatorImage(ctx, os.Stderr)
+		})
 	case "up":
 		return up(ctx)
 	case "up-node":
@@ -53,12 +59,12 @@ func run(args []string) error {
 	}
 }
 
-func build(ctx context.Context, programs func(context.Context) (string, error)) error {
-	dir, err := programs(ctx)
+func build(ctx context.Context, what func(context.Context) (string, error)) error {
+	path, err := what(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Println(dir)
+	fmt.Println(path)
 	return nil
 }
 
