@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration faults soak fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration faults soak e2e fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -15,7 +15,7 @@ KUBECTL   ?= kubectl
 MODULES   := . hack/localcluster test
 
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ What most people want
 
@@ -38,6 +38,9 @@ faults: control-plane ## Run the fault suite, with two minutes of faults at rand
 
 soak: control-plane ## Run faults at random for SOAK (1h).
 	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v
+
+e2e: ## Run the image on a node, with consumers in pods; quarter of an hour (needs root on Linux with Debian's packages).
+	cd test && go test -count=1 -timeout 45m -v ./e2e
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \

@@ -326,7 +326,7 @@ func TestDocsMakeTargetsExist(t *testing.T) {
 	makefile, err := os.ReadFile(harness.Path("Makefile"))
 	g.Expect(err).NotTo(HaveOccurred())
 	targets := map[string]bool{}
-	for _, match := range regexp.MustCompile(`(?m)^([a-z][a-z-]*):`).FindAllStringSubmatch(string(makefile), -1) {
+	for _, match := range regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):`).FindAllStringSubmatch(string(makefile), -1) {
 		targets[match[1]] = true
 	}
 	named := 0
@@ -337,7 +337,7 @@ func TestDocsMakeTargetsExist(t *testing.T) {
 				code += "\n" + b.text
 			}
 		}
-		for _, match := range regexp.MustCompile(`(?m)^\s*make ([a-z-]+)`).FindAllStringSubmatch(code, -1) {
+		for _, match := range regexp.MustCompile(`(?m)^\s*make ([a-z0-9-]+)`).FindAllStringSubmatch(code, -1) {
 			g.Expect(targets).To(HaveKey(match[1]), doc.path)
 			named++
 		}

@@ -44,7 +44,8 @@ func Isolate(prepare func(context.Context) error) error {
 		return beInit(stage[0])
 	case 2:
 		isolated, entrance = cgroupPrefix+stage[0], stage[1]
-		return nil
+		// A mount of the namespaces' own, so temporary files go with them too.
+		return os.Setenv("TMPDIR", "/run")
 	default:
 		return isolate(prepare)
 	}

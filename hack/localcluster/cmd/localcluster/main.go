@@ -78,9 +78,9 @@ func upNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s env KUBECONFIG=%s PATH=%s:$PATH $SHELL\n", cluster.Entrance(), cluster.Kubeconfig(), cluster.AssetsDir())
-	fmt.Fprintf(os.Stderr, "this command opens a shell in the cluster's namespaces; ctr and nothing else brings images: its address is %s\n"+
-		"logs are in %s; Ctrl-C stops everything and removes its data\n", cluster.ContainerdSocket(), cluster.LogDir())
+	fmt.Printf("%s env KUBECONFIG=%s PATH=%s:$PATH CONTAINERD_ADDRESS=%s $SHELL\n", cluster.Entrance(), cluster.Kubeconfig(), cluster.AssetsDir(), cluster.ContainerdSocket())
+	fmt.Fprintf(os.Stderr, "this command opens a shell in the cluster's namespaces, where logs are in %s, and\n"+
+		"\"ctr --namespace=k8s.io images import FILE\" is how images come in; Ctrl-C stops the cluster and removes its data\n", cluster.LogDir())
 	<-ctx.Done()
 	return cluster.Stop()
 }
