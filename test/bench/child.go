@@ -8,25 +8,22 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
 // stopTimeout is more than the 45 s that the operator may take to finish a write.
 const stopTimeout = time.Minute
 
-// child is a program that was started here. It ends with this process, even if that is killed.
+// child is a program that was started here, with what it is told and what it says.
 type child struct {
+	*harness.Process
 	name    string
-	pid     int
-	process *os.Process
 	stdin   io.WriteCloser
 	stdout  *bufio.Reader
 	logFile string
-	exited  chan struct{}
-	err     error // how it ended; read after exited is closed
 }
 
 // startChild starts a program whose stderr goes to a log file.
@@ -35,37 +32,20 @@ func startChild(name, path, logFile string, env, args []string) (*child, error) 
 	if err != nil {
 		return nil, err
 	}
+	defer log.Close()                  // the child has it then
 	cmd := exec.Command(path, args...) //nolint:gosec,noctx // a program built here; stop ends it in order
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = log
-	cmd.SysProcAttr = childAttributes()
-	c := &child{name: name, logFile: logFile, exited: make(chan struct{})}
 	stdout, outErr := cmd.StdoutPipe()
 	stdin, inErr := cmd.StdinPipe()
 	if err := errors.Join(outErr, inErr); err != nil {
-		return nil, errors.Join(err, log.Close())
+		return nil, err
 	}
-	c.stdin, c.stdout = stdin, bufio.NewReader(stdout)
-	started := make(chan error)
-	go func() {
-		defer log.Close()
-		// Linux ends the child with the thread that started it, so this thread is kept for as long as it lives.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		if err == nil {
-			c.process, c.pid = cmd.Process, cmd.Process.Pid
-		}
-		started <- err
-		if err == nil {
-			c.err = cmd.Wait()
-			close(c.exited)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+	process, err := harness.StartCommand(cmd)
+	if err != nil {
+		return nil, err
 	}
-	return c, nil
+	return &child{Process: process, name: name, stdin: stdin, stdout: bufio.NewReader(stdout), logFile: logFile}, nil
 }
 
 // readLine waits for the child's next line on stdout.
@@ -92,18 +72,11 @@ func (c *child) readLine(ctx context.Context) (string, error) {
 
 // stop ends the child as Kubernetes ends a pod. It is an error if it had ended before, or doesn't end well.
 func (c *child) stop() error {
-	_ = c.stdin.Close()                   // which is the floor's sign
-	_ = c.process.Signal(syscall.SIGTERM) // fails only if it has ended already, which is reported below
-	timer := time.NewTimer(stopTimeout)
-	defer timer.Stop()
-	select {
-	case <-c.exited:
-	case <-timer.C:
-		_ = c.process.Kill()
-		<-c.exited
-	}
-	if c.err != nil {
-		return fmt.Errorf("%s ended badly: %w\n%s", c.name, c.err, c.lastLog())
+	_ = c.stdin.Close() // which is the floor's sign
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if code := c.Terminate(ctx); code != 0 {
+		return fmt.Errorf("%s ended badly, with exit code %d:\n%s", c.name, code, c.lastLog())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -27,6 +28,21 @@ func (b *bench) startOperator(flags ...string) (*child, error) {
 	))
 }
 
+// startServing starts the operator and returns when n SFMCTokens have a token and it has come to rest.
+func (b *bench) startServing(ctx context.Context, n int, flags ...string) (*child, error) {
+	operator, err := b.startOperator(flags...)
+	if err != nil {
+		return nil, err
+	}
+	if err = b.awaitTokens(ctx, operator, n, holdsLong); err == nil {
+		err = waitIdle(ctx, operator)
+	}
+	if err != nil {
+		return nil, errors.Join(err, operator.stop())
+	}
+	return operator, nil
+}
+
 // startFloor starts the floor and returns when it knows its work.
 func (b *bench) startFloor(ctx context.Context) (*child, error) {
 	self, err := os.Executable()
@@ -39,13 +55,21 @@ func (b *bench) startFloor(ctx context.Context) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.readLine(ctx)
-	return c, err
+	if _, err = c.readLine(ctx); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return c, nil
+}
+
+// say has the floor do something.
+func (c *child) say(command string) error {
+	_, err := fmt.Fprintln(c.stdin, command)
+	return err
 }
 
 // tell has the floor do something and returns when it is done.
 func (c *child) tell(ctx context.Context, command string) error {
-	if _, err := fmt.Fprintln(c.stdin, command); err != nil {
+	if err := c.say(command); err != nil {
 		return err
 	}
 	_, err := c.readLine(ctx)

@@ -3,10 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // identitiesShared is how many identities the SFMCTokens have in the run that shows sharing.
@@ -53,57 +51,30 @@ func (b *bench) measureSharing(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) createByFloor(ctx context.Context) (r row, err error) {
+func (b *bench) createByFloor(ctx context.Context) (row, error) {
 	if err := b.createTokens(ctx, 0, b.tokens, b.tokens); err != nil {
 		return row{}, err
 	}
-	m, err := b.startMeter(ctx, nil)
+	r, err := b.meterServing(ctx, func() (*child, error) {
+		worker, err := b.startFloor(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return worker, worker.say("create")
+	})
 	if err != nil {
 		return row{}, err
 	}
-	worker, err := b.startFloor(ctx)
-	if worker != nil {
-		defer func() { err = errors.Join(err, worker.stop()) }()
-	}
-	if err != nil {
-		return row{}, err
-	}
-	started, err := b.watchTokens(ctx)
-	if err != nil {
-		return row{}, err
-	}
-	told := make(chan error, 1)
-	go func() { told <- worker.tell(ctx, "create") }()
-	ended, err := started.until(ctx, worker, b.tokens, holdsLong)
-	if err = errors.Join(err, <-told); err != nil {
-		return row{}, err
-	}
-	return b.endCreation(ctx, m, worker, ended, "floor")
+	return r, b.clearField(ctx, r)
 }
 
 // createByOperator starts the operator with SFMCTokens of so many identities that have no token yet.
-func (b *bench) createByOperator(ctx context.Context, identities int, flags ...string) (r row, err error) {
+func (b *bench) createByOperator(ctx context.Context, identities int, flags ...string) (row, error) {
 	if err := b.createTokens(ctx, 0, b.tokens, identities); err != nil {
 		return row{}, err
 	}
-	m, err := b.startMeter(ctx, nil)
+	r, err := b.meterServing(ctx, func() (*child, error) { return b.startOperator(flags...) })
 	if err != nil {
-		return row{}, err
-	}
-	started, err := b.watchTokens(ctx)
-	if err != nil {
-		return row{}, err
-	}
-	operator, err := b.startOperator(flags...)
-	if err != nil {
-		return row{}, err
-	}
-	defer func() { err = errors.Join(err, operator.stop()) }()
-	ended, err := started.until(ctx, operator, b.tokens, holdsLong)
-	if err != nil {
-		return row{}, err
-	}
-	if r, err = b.endCreation(ctx, m, operator, ended, "operator"); err != nil {
 		return row{}, err
 	}
 	// Who has to wait for a turn says so in the status, which is a write more and a read more.
@@ -114,20 +85,15 @@ func (b *bench) createByOperator(ctx context.Context, identities int, flags ...s
 	}
 	b.promise(r.requests == identities && r.identities == identities,
 		"one token request for each of %d identities: %d for %d", identities, r.requests, r.identities)
-	return r, nil
+	return r, b.clearField(ctx, r)
 }
 
-// endCreation reads the meter and clears the field for the next run.
-func (b *bench) endCreation(ctx context.Context, m *meter, of *child, ended time.Time, subject string) (row, error) {
-	r, err := m.read(ctx, of, ended)
-	if err != nil {
-		return row{}, err
+// clearField makes room for the next run, when it is known how large the objects of the last one are.
+func (b *bench) clearField(ctx context.Context, r row) error {
+	if err := b.recordSizes(ctx, r.subject); err != nil {
+		return err
 	}
-	r.subject, r.tokens = subject, b.tokens
-	if err := b.recordSizes(ctx, subject); err != nil {
-		return row{}, err
-	}
-	return r, b.deleteTokens(ctx)
+	return b.deleteTokens(ctx)
 }
 
 // median is the run of medium rate.

@@ -147,7 +147,7 @@ func readUsage(pid int) (usage, error) {
 func waitIdle(ctx context.Context, c *child) error {
 	before := usage{cpu: -time.Hour}
 	err := poll(ctx, time.Second, func() (bool, error) {
-		now, err := readUsage(c.pid)
+		now, err := readUsage(c.PID())
 		idle := now.cpu-before.cpu <= clockTick
 		before = now
 		return idle, err

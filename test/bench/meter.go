@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -41,7 +42,7 @@ func (b *bench) startMeter(ctx context.Context, of *child) (*meter, error) {
 	m := &meter{b: b}
 	var err error
 	if of != nil {
-		if m.before, err = readUsage(of.pid); err != nil {
+		if m.before, err = readUsage(of.PID()); err != nil {
 			return nil, err
 		}
 	}
@@ -60,7 +61,7 @@ func (m *meter) read(ctx context.Context, of *child, ended time.Time) (row, erro
 	if err := waitIdle(ctx, of); err != nil {
 		return row{}, err
 	}
-	used, err := readUsage(of.pid)
+	used, err := readUsage(of.PID())
 	if err != nil {
 		return row{}, err
 	}
@@ -72,7 +73,7 @@ func (m *meter) read(ctx context.Context, of *child, ended time.Time) (row, erro
 	if err != nil {
 		return row{}, err
 	}
-	r := row{calls: now.minus(m.calls), usage: usage{cpu: used.cpu - m.before.cpu, peak: used.peak}, serverCPU: server.cpu - m.server.cpu}
+	r := row{subject: of.name, calls: now.minus(m.calls), usage: usage{cpu: used.cpu - m.before.cpu, peak: used.peak}, serverCPU: server.cpu - m.server.cpu}
 	if r.requests, r.identities, err = m.b.standIn.countRequests(ctx); err != nil {
 		return row{}, err
 	}
@@ -80,5 +81,31 @@ func (m *meter) read(ctx context.Context, of *child, ended time.Time) (row, erro
 	if !began.IsZero() {
 		r.took = ended.Sub(began)
 	}
+	return r, err
+}
+
+// meterServing measures a side from its start until all SFMCTokens have a token, and stops it.
+func (b *bench) meterServing(ctx context.Context, start func() (*child, error)) (r row, err error) {
+	m, err := b.startMeter(ctx, nil)
+	if err != nil {
+		return row{}, err
+	}
+	tokens, err := b.watchTokens(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	side, err := start()
+	if side != nil {
+		defer func() { err = errors.Join(err, side.stop()) }()
+	}
+	if err != nil {
+		return row{}, err
+	}
+	ended, err := tokens.until(ctx, side, b.tokens, holdsLong)
+	if err != nil {
+		return row{}, err
+	}
+	r, err = m.read(ctx, side, ended)
+	r.tokens = b.tokens
 	return r, err
 }

@@ -140,8 +140,8 @@ func (w *tokenWatch) until(ctx context.Context, of *child, n int, done func(*v1a
 		select {
 		case <-ctx.Done():
 			return time.Time{}, fmt.Errorf("%d of %d SFMCTokens done: %w", len(finished), n, context.Cause(ctx))
-		case <-of.exited:
-			return time.Time{}, fmt.Errorf("%s ended with %d of %d SFMCTokens done: %w\n%s", of.name, len(finished), n, of.err, of.lastLog())
+		case <-of.Exited():
+			return time.Time{}, fmt.Errorf("%s ended with %d of %d SFMCTokens done:\n%s", of.name, len(finished), n, of.lastLog())
 		case event, open := <-w.ResultChan():
 			token, ok := event.Object.(*v1alpha1.SFMCToken)
 			if !open || !ok {
@@ -153,6 +153,16 @@ func (w *tokenWatch) until(ctx context.Context, of *child, n int, done func(*v1a
 		}
 	}
 	return time.Now(), nil
+}
+
+// awaitTokens waits until a program has done so many SFMCTokens.
+func (b *bench) awaitTokens(ctx context.Context, of *child, n int, done func(*v1alpha1.SFMCToken) bool) error {
+	tokens, err := b.watchTokens(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = tokens.until(ctx, of, n, done)
+	return err
 }
 
 // holdsLong tells whether an SFMCToken has a token that won't be replaced during a run.

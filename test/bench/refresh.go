@@ -58,12 +58,10 @@ func (b *bench) pace() time.Duration { return shortLife * 2 / 3 / time.Duration(
 
 func (b *bench) refreshByFloor(ctx context.Context) (err error) {
 	worker, err := b.startFloor(ctx)
-	if worker != nil {
-		defer func() { err = errors.Join(err, worker.stop()) }()
-	}
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, worker.stop()) }()
 	if err := worker.tell(ctx, "create"); err != nil {
 		return err
 	}
@@ -98,24 +96,18 @@ func (b *bench) meterFloor(ctx context.Context, worker *child, pace time.Duratio
 		}
 	}
 	r, err := m.read(ctx, worker, time.Now())
-	r.subject, r.tokens = "floor", r.requests
+	r.tokens = r.requests
 	return r, err
 }
 
 // refreshSteadily lets the operator refresh tokens of a short life, spread over time by asking for the first refresh
 // of each one after the other. The run begins and ends with an operator at rest, so all counts are exact.
 func (b *bench) refreshSteadily(ctx context.Context) (err error) {
-	operator, err := b.startOperator(unpaced...)
+	operator, err := b.startServing(ctx, b.tokens, unpaced...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, operator.stop()) }()
-	if err := b.awaitTokens(ctx, operator, b.tokens, holdsLong); err != nil {
-		return err
-	}
-	if err := waitIdle(ctx, operator); err != nil {
-		return err
-	}
 	say("operator: steady refresh")
 	m, err := b.startMeter(ctx, operator)
 	if err != nil {
@@ -128,7 +120,7 @@ func (b *bench) refreshSteadily(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.subject, r.tokens = "operator", r.requests
+	r.tokens = r.requests
 	b.promiseRefreshes(r)
 	b.addRow(steadyName, r)
 	return nil
@@ -159,31 +151,14 @@ func (b *bench) runShortLives(ctx context.Context, operator *child) error {
 }
 
 // refreshAllDue starts the operator when all tokens are due, as after an outage of a few minutes.
-func (b *bench) refreshAllDue(ctx context.Context) (r row, err error) {
+func (b *bench) refreshAllDue(ctx context.Context) (row, error) {
 	if err := b.makeAllDue(ctx); err != nil {
 		return row{}, err
 	}
-	m, err := b.startMeter(ctx, nil)
+	r, err := b.meterServing(ctx, func() (*child, error) { return b.startOperator(unpaced...) })
 	if err != nil {
 		return row{}, err
 	}
-	started, err := b.watchTokens(ctx)
-	if err != nil {
-		return row{}, err
-	}
-	operator, err := b.startOperator(unpaced...)
-	if err != nil {
-		return row{}, err
-	}
-	defer func() { err = errors.Join(err, operator.stop()) }()
-	ended, err := started.until(ctx, operator, b.tokens, holdsLong)
-	if err != nil {
-		return row{}, err
-	}
-	if r, err = m.read(ctx, operator, ended); err != nil {
-		return row{}, err
-	}
-	r.subject, r.tokens = "operator", b.tokens
 	b.promise(r.requests == b.tokens, "one token request for each of %d tokens that are due: %d", b.tokens, r.requests)
 	b.promiseRefreshes(r)
 	return r, nil
@@ -218,14 +193,4 @@ func (b *bench) makeAllDue(ctx context.Context) (err error) {
 	return poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		return time.Now().After(due.Add(time.Second)), nil // the status has full seconds
 	})
-}
-
-// awaitTokens waits until a program has done so many SFMCTokens.
-func (b *bench) awaitTokens(ctx context.Context, of *child, n int, done func(*v1alpha1.SFMCToken) bool) error {
-	tokens, err := b.watchTokens(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = tokens.until(ctx, of, n, done)
-	return err
 }

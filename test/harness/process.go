@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -52,14 +53,7 @@ type ProcessOptions struct {
 	Log *Log
 }
 
-// Process is the operator as people run it: a process of its own.
-type Process struct {
-	handle *os.Process
-	exited chan struct{}
-	state  *os.ProcessState // read after exited is closed
-}
-
-// StartProcess starts the operator's binary. It ends with this process, even if that is killed.
+// StartProcess starts the operator's binary.
 func StartProcess(options ProcessOptions) (*Process, error) {
 	path, err := Program()
 	if err != nil {
@@ -75,12 +69,24 @@ func StartProcess(options ProcessOptions) (*Process, error) {
 	}
 	cmd := exec.Command(path, append(args, options.Flags...)...) //nolint:gosec,noctx // built here; Kill or Terminate ends it
 	cmd.Stdout, cmd.Stderr = options.Log, options.Log
+	return StartCommand(cmd)
+}
+
+// Process is a program that was started here. It ends with this process, even if that is killed.
+type Process struct {
+	handle *os.Process
+	exited chan struct{}
+	state  *os.ProcessState // read after exited is closed
+}
+
+// StartCommand starts a program.
+func StartCommand(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = childAttributes()
 	p := &Process{exited: make(chan struct{})}
 	started := make(chan error)
 	go p.run(cmd, started)
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start the operator: %w", err)
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	return p, nil
 }
@@ -101,6 +107,9 @@ func (p *Process) run(cmd *exec.Cmd, started chan<- error) {
 	}
 }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.handle.Pid }
+
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
@@ -112,7 +121,7 @@ func (p *Process) Kill() {
 
 // Terminate asks the process to end, as kubelet does, and returns its exit code. It is killed when ctx ends.
 func (p *Process) Terminate(ctx context.Context) int {
-	_ = p.handle.Signal(os.Interrupt) // fails only if it has ended already
+	_ = p.handle.Signal(syscall.SIGTERM) // fails only if it has ended already
 	select {
 	case <-p.exited:
 	case <-ctx.Done():
