@@ -99,7 +99,7 @@ func sumCalls(metrics []byte) (calls, error) {
 // settledCalls waits until the API server has counted nothing new for a while.
 func (b *bench) settledCalls(ctx context.Context) (now calls, err error) {
 	last := calls{reads: -1}
-	err = poll(ctx, 500*time.Millisecond, func() (bool, error) {
+	err = poll(ctx, 250*time.Millisecond, func() (bool, error) {
 		if now, err = b.readCalls(ctx); err != nil {
 			return false, err
 		}
@@ -143,14 +143,16 @@ func readUsage(pid int) (usage, error) {
 	return used, err
 }
 
-// waitIdle waits until a process does nothing any more: it has used at most one tick of CPU in a second.
+// waitIdle waits until a process does nothing any more: it has used at most one tick of CPU for a second.
 func waitIdle(ctx context.Context, c *child) error {
-	before := usage{cpu: -time.Hour}
-	err := poll(ctx, time.Second, func() (bool, error) {
+	var busy time.Duration // its CPU time when it was last seen working
+	var since time.Time
+	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		now, err := readUsage(c.PID())
-		idle := now.cpu-before.cpu <= clockTick
-		before = now
-		return idle, err
+		if since.IsZero() || now.cpu-busy > clockTick {
+			busy, since = now.cpu, time.Now()
+		}
+		return time.Since(since) >= time.Second, err
 	})
 	if err != nil {
 		return fmt.Errorf("wait until %s is idle: %w\n%s", c.name, err, c.lastLog())

@@ -95,7 +95,7 @@ func (b *bench) deleteTokens(ctx context.Context) error {
 			return err
 		}
 	}
-	return poll(ctx, 500*time.Millisecond, func() (bool, error) {
+	return poll(ctx, 200*time.Millisecond, func() (bool, error) {
 		var secrets corev1.SecretList
 		var tokens v1alpha1.SFMCTokenList
 		err := errors.Join(b.admin.List(ctx, &secrets, written), b.admin.List(ctx, &tokens))

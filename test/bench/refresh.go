@@ -12,16 +12,6 @@ import (
 // steadyName is the run whose rate is given, not reached.
 const steadyName = "steady refresh"
 
-// shortLife is the expires_in of the steady run: a token is replaced after two thirds of it, less up to a twentieth.
-// A thousand tokens make about 80 refreshes a second.
-const shortLife = 20 * time.Second
-
-// steadyCycles is how often each token is refreshed in the steady run, at least.
-const steadyCycles = 3
-
-// dueLife is the expires_in of the run in which all tokens are due at once: long enough that none has expired by then.
-const dueLife = 45 * time.Second
-
 // compareRefresh measures refreshes: at a rate below what either can do, and as many at once as there are tokens. It
 // leaves the operator's tokens behind, valid and at rest.
 func (b *bench) compareRefresh(ctx context.Context) error {
@@ -54,7 +44,7 @@ func (b *bench) compareRefresh(ctx context.Context) error {
 }
 
 // pace is the time from one token to the next, so that each has its turn once in a short life.
-func (b *bench) pace() time.Duration { return shortLife * 2 / 3 / time.Duration(b.tokens) }
+func (b *bench) pace() time.Duration { return b.shortLife * 2 / 3 / time.Duration(b.tokens) }
 
 func (b *bench) refreshByFloor(ctx context.Context) (err error) {
 	worker, err := b.startFloor(ctx)
@@ -66,7 +56,7 @@ func (b *bench) refreshByFloor(ctx context.Context) (err error) {
 		return err
 	}
 	say("floor: steady refresh")
-	steady, err := b.meterFloor(ctx, worker, b.pace(), steadyCycles)
+	steady, err := b.meterFloor(ctx, worker, b.pace(), b.steadyCycles)
 	if err != nil {
 		return err
 	}
@@ -127,7 +117,7 @@ func (b *bench) refreshSteadily(ctx context.Context) (err error) {
 }
 
 func (b *bench) runShortLives(ctx context.Context, operator *child) error {
-	if err := b.standIn.setLife(ctx, shortLife); err != nil {
+	if err := b.standIn.setLife(ctx, b.shortLife); err != nil {
 		return err
 	}
 	ticker := time.NewTicker(b.pace())
@@ -140,7 +130,7 @@ func (b *bench) runShortLives(ctx context.Context, operator *child) error {
 	}
 	if err := poll(ctx, time.Second, func() (bool, error) {
 		requests, _, err := b.standIn.countRequests(ctx)
-		return requests >= steadyCycles*b.tokens, err
+		return requests >= b.steadyCycles*b.tokens, err
 	}); err != nil {
 		return err
 	}
@@ -166,7 +156,7 @@ func (b *bench) refreshAllDue(ctx context.Context) (row, error) {
 
 // makeAllDue leaves tokens that were not replaced when it was time, for want of an operator.
 func (b *bench) makeAllDue(ctx context.Context) (err error) {
-	if err := b.standIn.setLife(ctx, dueLife); err != nil {
+	if err := b.standIn.setLife(ctx, b.dueLife); err != nil {
 		return err
 	}
 	operator, err := b.startOperator(unpaced...)
