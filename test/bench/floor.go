@@ -41,6 +41,7 @@ type floor struct {
 	credentials map[string][]byte
 	work        []*floorToken
 	concurrency int
+	version     string // of the cluster when follow read it
 }
 
 // floorToken is one SFMCToken and the Secret that was written for it.
@@ -49,8 +50,8 @@ type floorToken struct {
 	secret *corev1.Secret
 }
 
-// runFloor is the floor's process. It obeys lines on stdin ("create", or "refresh" with the time between two tokens)
-// and answers each with a line when it is done, until stdin ends.
+// runFloor is the floor's process. It obeys lines on stdin ("create", "refresh" with the time between two tokens, or
+// "follow") and answers each with a line when it is done, until stdin ends.
 func runFloor(args []string) error {
 	flags := flag.NewFlagSet(floorCommand, flag.ContinueOnError)
 	kubeconfig := flags.String("kubeconfig", "", "")
@@ -69,20 +70,29 @@ func runFloor(args []string) error {
 	fmt.Println("ready")
 	commands := bufio.NewScanner(os.Stdin)
 	for commands.Scan() {
-		command, argument, _ := strings.Cut(commands.Text(), " ")
-		do, pace := f.create, time.Duration(0)
-		if command == "refresh" {
-			do = f.refresh
-			if pace, err = time.ParseDuration(argument); err != nil {
-				return err
-			}
-		}
-		if err := f.doAll(ctx, pace, do); err != nil {
+		if err := f.obey(ctx, commands.Text()); err != nil {
 			return err
 		}
 		fmt.Println("done")
 	}
 	return commands.Err()
+}
+
+func (f *floor) obey(ctx context.Context, line string) error {
+	command, argument, _ := strings.Cut(line, " ")
+	switch command {
+	case "create":
+		return f.doAll(ctx, 0, f.create)
+	case "refresh":
+		pace, err := time.ParseDuration(argument)
+		if err != nil {
+			return err
+		}
+		return f.doAll(ctx, pace, f.refresh)
+	case "follow":
+		return f.follow(ctx)
+	}
+	return fmt.Errorf("unknown command %q", line)
 }
 
 func newFloor(ctx context.Context, kubeconfig, caFile string) (*floor, error) {

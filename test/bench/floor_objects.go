@@ -42,6 +42,25 @@ func composeSecret(token *floorToken, got answer, at time.Time) *corev1.Secret {
 	}
 }
 
+// composeDenial makes a patch that says what the operator says when access was taken away.
+func composeDenial(token *floorToken) map[string]any {
+	now := metav1.Now().Rfc3339Copy()
+	message := fmt.Sprintf("namespace %q is not granted the credentials Secret %q of namespace %q for account %s with all scopes of the package, "+
+		"since spec.scopes is absent; ask the owners of that namespace for an SFMCAccessGrant that covers all of this",
+		token.Namespace, credentialsName, platform, token.Spec.AccountID)
+	return map[string]any{
+		"conditions": []metav1.Condition{{
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNoToken,
+			Message: "no token", ObservedGeneration: token.Generation, LastTransitionTime: now,
+		}, {
+			Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccessDenied,
+			Message: message, ObservedGeneration: token.Generation, LastTransitionTime: now,
+		}},
+		"expiresAt": nil, "refreshAt": nil, "lastRefreshAt": nil, "targetSecretName": nil, "accountID": nil,
+		"grantedScopes": nil, "restInstanceURL": nil, "soapInstanceURL": nil,
+	}
+}
+
 // composeStatus makes a status that says what the operator's says.
 func composeStatus(token *floorToken, got answer, at time.Time) v1alpha1.SFMCTokenStatus {
 	life := time.Duration(got.ExpiresIn) * time.Second

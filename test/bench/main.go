@@ -25,7 +25,7 @@ const deadline = 30 * time.Minute
 type settings struct {
 	tokens, restartTokens int
 	concurrency           int
-	rounds                int
+	rounds, repetitions   int
 	// shortLife is the expires_in of the steady run: a token is replaced after two thirds of it, less up to a twentieth.
 	// A thousand tokens of 20 s make about 80 refreshes a second. Each token is refreshed steadyCycles times at least.
 	shortLife    time.Duration
@@ -44,11 +44,12 @@ func main() {
 	flag.IntVar(&s.restartTokens, "restart-tokens", 5000, "How many valid tokens there are at the larger restart.")
 	flag.IntVar(&s.concurrency, "concurrency", 32, "How many tokens are worked on at once, by the operator and by the floor.")
 	flag.IntVar(&s.rounds, "rounds", 3, "How often the floor and the operator take turns at creating; the median counts.")
-	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 300 at the larger restart, one round, and shorter lives.")
+	flag.IntVar(&s.repetitions, "repetitions", 20, "How often each change of access is made.")
+	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 300 at the larger restart, one round, 5 repetitions, and shorter lives.")
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard))) // or controller-runtime complains
 	if *quick {
-		s.tokens, s.restartTokens, s.rounds = 100, 300, 1
+		s.tokens, s.restartTokens, s.rounds, s.repetitions = 100, 300, 1, 5
 		s.shortLife, s.dueLife, s.steadyCycles = 6*time.Second, 12*time.Second, 1
 	}
 	exitOn(run(s))
@@ -62,8 +63,8 @@ func exitOn(err error) {
 }
 
 func run(s settings) (err error) {
-	if least := namespaces * identitiesShared; s.tokens < least || s.restartTokens < s.tokens || s.concurrency < 1 || s.rounds < 1 {
-		return fmt.Errorf("-tokens must be at least %d, -restart-tokens at least -tokens, -concurrency and -rounds at least 1", least)
+	if least := max(namespaces*identitiesShared, 2*tokensOfTeam*s.repetitions); s.tokens < least || s.restartTokens < s.tokens || s.concurrency < 1 || s.rounds < 1 || s.repetitions < 1 {
+		return fmt.Errorf("-tokens must be at least %d, -restart-tokens at least -tokens, -concurrency, -rounds and -repetitions at least 1", least)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -80,6 +81,7 @@ func run(s settings) (err error) {
 		b.measureSharing,
 		b.compareRefresh,
 		b.measureRestarts,
+		b.compareAccess,
 	} {
 		if err := measure(ctx); err != nil {
 			return err

@@ -14,12 +14,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// calls are requests that the API server counted by what they do to the two kinds that matter, and events.
+// calls are requests that the API server counted by what they do to the kinds that matter, and events.
 type calls struct {
-	reads         int // GET of a Secret or an SFMCToken
+	reads         int // GET of a Secret, an SFMCToken or an SFMCAccessGrant
 	createSecrets int
 	updateSecrets int // PUT or PATCH
-	patchStatuses int
+	patchStatuses int // of SFMCTokens
+	patchGrants   int // their statuses
 	events        int
 	refused       int // of all these, answered with an error
 }
@@ -30,25 +31,28 @@ func (c calls) minus(before calls) calls {
 		createSecrets: c.createSecrets - before.createSecrets,
 		updateSecrets: c.updateSecrets - before.updateSecrets,
 		patchStatuses: c.patchStatuses - before.patchStatuses,
+		patchGrants:   c.patchGrants - before.patchGrants,
 		events:        c.events - before.events,
 		refused:       c.refused - before.refused,
 	}
 }
 
 // counted are the samples of apiserver_request_total to add up, by resource, subresource and verb. Nobody else sends
-// these while something is measured: the administrator creates, changes and watches SFMCTokens, which is not here.
+// these while something is measured: the administrator creates, changes, lists and watches, which is not here.
 var counted = map[string]func(*calls) *int{
-	"secrets//GET":            func(c *calls) *int { return &c.reads },
-	"sfmctokens//GET":         func(c *calls) *int { return &c.reads },
-	"sfmctokens/status/GET":   func(c *calls) *int { return &c.reads },
-	"secrets//POST":           func(c *calls) *int { return &c.createSecrets },
-	"secrets//PUT":            func(c *calls) *int { return &c.updateSecrets },
-	"secrets//PATCH":          func(c *calls) *int { return &c.updateSecrets },
-	"secrets//APPLY":          func(c *calls) *int { return &c.updateSecrets },
-	"sfmctokens/status/PATCH": func(c *calls) *int { return &c.patchStatuses },
-	"sfmctokens/status/PUT":   func(c *calls) *int { return &c.patchStatuses },
-	"events//POST":            func(c *calls) *int { return &c.events },
-	"events//PATCH":           func(c *calls) *int { return &c.events },
+	"secrets//GET":                  func(c *calls) *int { return &c.reads },
+	"sfmctokens//GET":               func(c *calls) *int { return &c.reads },
+	"sfmctokens/status/GET":         func(c *calls) *int { return &c.reads },
+	"secrets//POST":                 func(c *calls) *int { return &c.createSecrets },
+	"secrets//PUT":                  func(c *calls) *int { return &c.updateSecrets },
+	"secrets//PATCH":                func(c *calls) *int { return &c.updateSecrets },
+	"secrets//APPLY":                func(c *calls) *int { return &c.updateSecrets },
+	"sfmctokens/status/PATCH":       func(c *calls) *int { return &c.patchStatuses },
+	"sfmctokens/status/PUT":         func(c *calls) *int { return &c.patchStatuses },
+	"sfmcaccessgrants//GET":         func(c *calls) *int { return &c.reads },
+	"sfmcaccessgrants/status/PATCH": func(c *calls) *int { return &c.patchGrants },
+	"events//POST":                  func(c *calls) *int { return &c.events },
+	"events//PATCH":                 func(c *calls) *int { return &c.events },
 }
 
 var label = regexp.MustCompile(`(\w+)="([^"]*)"`)

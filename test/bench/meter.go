@@ -18,8 +18,9 @@ type row struct {
 	identities int // that they were for
 	calls      calls
 	usage      usage
-	serverCPU  time.Duration // the API server's CPU time, with the little that watching from here costs it
-	served     time.Duration // restarts: from the start until a change made right after it was served
+	serverCPU  time.Duration   // the API server's CPU time, with the little that watching from here costs it
+	waits      []time.Duration // access: how long each change took until it was seen, sorted
+	served     time.Duration   // restarts: from the start until a change made right after it was served
 }
 
 func (r row) rate() float64 {

@@ -25,20 +25,25 @@ const credentialsName = "sfmc-package" //nolint:gosec // the name of a Secret
 
 func namespaceName(i int) string { return fmt.Sprintf("bench-%d", i%namespaces) }
 
-// createNamespaces makes the namespaces with the credentials Secret in each.
 func (b *bench) createNamespaces(ctx context.Context) error {
-	pkg := b.installedPackage()
 	for i := range namespaces {
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}
-		credentials := &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespaceName(i), Name: credentialsName},
-			StringData: map[string]string{"client_id": pkg.ClientID, "client_secret": pkg.ClientSecret, "auth_base_uri": b.standIn.url},
-		}
-		if err := errors.Join(b.admin.Create(ctx, namespace), b.admin.Create(ctx, credentials)); err != nil {
+		if err := b.createNamespace(ctx, namespaceName(i)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// createNamespace makes a namespace with the credentials Secret in it.
+func (b *bench) createNamespace(ctx context.Context, name string) error {
+	pkg := b.installedPackage()
+	return errors.Join(
+		b.admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}),
+		b.admin.Create(ctx, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: credentialsName},
+			StringData: map[string]string{"client_id": pkg.ClientID, "client_secret": pkg.ClientSecret, "auth_base_uri": b.standIn.url},
+		}),
+	)
 }
 
 // createTokens makes the SFMCTokens from one number to another, of so many identities. Those of one identity are in
@@ -111,10 +116,7 @@ type tokenWatch struct {
 
 func (b *bench) watchTokens(ctx context.Context) (*tokenWatch, error) {
 	var tokens v1alpha1.SFMCTokenList
-	if err := b.admin.List(ctx, &tokens); err != nil {
-		return nil, err
-	}
-	events, err := b.admin.Watch(ctx, &v1alpha1.SFMCTokenList{}, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: tokens.ResourceVersion}})
+	events, err := b.listAndWatch(ctx, &tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +125,15 @@ func (b *bench) watchTokens(ctx context.Context) (*tokenWatch, error) {
 		w.seen[tokens.Items[i].UID] = &tokens.Items[i]
 	}
 	return w, nil
+}
+
+// listAndWatch lists objects and watches them from then on.
+func (b *bench) listAndWatch(ctx context.Context, list client.ObjectList, options ...client.ListOption) (watch.Interface, error) {
+	if err := b.admin.List(ctx, list, options...); err != nil {
+		return nil, err
+	}
+	from := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}}
+	return b.admin.Watch(ctx, list, append(options, from)...)
 }
 
 // until waits until a program has done n SFMCTokens and returns when the last one was.

@@ -23,6 +23,7 @@ type bench struct {
 	kubeconfig string           // the operator's ServiceAccount, for the floor too
 	standIn    *standIn
 	rows       []row
+	accessRows []row
 	sizes      []string // how large the objects are that the floor and the operator write
 	broken     []error  // promises that were not kept
 }

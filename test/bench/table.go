@@ -42,21 +42,18 @@ func (b *bench) printReport(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%s\n\n", machine)
 	b.printTable(out)
+	fmt.Fprintln(out)
+	b.printAccess(out)
 	fmt.Fprintf(out, "\n%s.\n", strings.Join(b.sizes, "; "))
 	return nil
 }
 
 func (b *bench) printTable(out io.Writer) {
-	columns := []string{"run", "", "tokens/s", "of the floor's rate", "token requests", "create Secret", "update Secret", "patch status", "read", "event", "CPU ms", "API server's CPU ms", "peak MiB", "change served after"}
-	fmt.Fprintf(out, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
+	printHead(out, append(append([]string{"run", "", "tokens/s", "of the floor's rate"}, costColumns...), "change served after"))
 	for _, r := range b.rows {
-		each := func(count int) string { return perToken(count, r.tokens) }
-		cells := []string{r.name, r.subject, "", "", fmt.Sprint(r.requests),
-			each(r.calls.createSecrets), each(r.calls.updateSecrets), each(r.calls.patchStatuses), each(r.calls.reads), each(r.calls.events),
-			milliseconds(r.usage.cpu, r.tokens), milliseconds(r.serverCPU, r.tokens),
-			fmt.Sprint(r.usage.peak >> 10), ""}
+		cells := append([]string{r.name, r.subject, "", ""}, append(r.costs(), "")...)
 		if r.served > 0 {
-			cells[13] = fmt.Sprintf("%.2f s", r.served.Seconds())
+			cells[len(cells)-1] = fmt.Sprintf("%.2f s", r.served.Seconds())
 		} else {
 			cells[2] = fmt.Sprintf("%.0f", r.rate())
 		}
@@ -68,6 +65,34 @@ func (b *bench) printTable(out io.Writer) {
 		}
 		fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | "))
 	}
+}
+
+// printAccess prints how long changes of access took, from before the change was asked for until a watch showed the last
+// of what it had to bring.
+func (b *bench) printAccess(out io.Writer) {
+	printHead(out, append(append([]string{"access", "", "times", "p50", "max"}, costColumns...), "patch the grant's status"))
+	for _, r := range b.accessRows {
+		cells := []string{r.name, r.subject, "", "", ""}
+		if n := len(r.waits); n > 0 {
+			cells = []string{r.name, r.subject, fmt.Sprint(n), r.waits[n/2].Round(time.Millisecond).String(), r.waits[n-1].Round(time.Millisecond).String()}
+		}
+		cells = append(append(cells, r.costs()...), perToken(r.calls.patchGrants, r.tokens))
+		fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | "))
+	}
+}
+
+func printHead(out io.Writer, columns []string) {
+	fmt.Fprintf(out, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
+}
+
+var costColumns = []string{"token requests", "create Secret", "update Secret", "patch status", "read", "event", "CPU ms", "API server's CPU ms", "peak MiB"}
+
+// costs are the cells below costColumns.
+func (r row) costs() []string {
+	each := func(count int) string { return perToken(count, r.tokens) }
+	return []string{fmt.Sprint(r.requests),
+		each(r.calls.createSecrets), each(r.calls.updateSecrets), each(r.calls.patchStatuses), each(r.calls.reads), each(r.calls.events),
+		milliseconds(r.usage.cpu, r.tokens), milliseconds(r.serverCPU, r.tokens), fmt.Sprint(r.usage.peak >> 10)}
 }
 
 // perToken is a count per token: a plain number if it is the same for all.
