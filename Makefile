@@ -76,8 +76,9 @@ generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs ## Make deepcopy, CRD, RBAC 
 	$(BIN)/controller-gen rbac:roleName=sfmctoken-operator paths=./internal/controller/... output:rbac:dir=config/rbac
 	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --templates-dir=hack/tools/crd-ref-docs/templates --renderer=markdown --output-path=docs/api.md --log-level=ERROR
 
-build: ## Build the operator into bin/.
+build: ## Build the operator and the kubectl plugin into bin/.
 	CGO_ENABLED=0 go build -trimpath -o bin/sfmctoken-operator ./cmd
+	CGO_ENABLED=0 go build -trimpath -o bin/kubectl-sfmctoken ./cmd/kubectl-sfmctoken
 
 run: ## Run the operator here, against the cluster of the current kubeconfig.
 	go run ./cmd

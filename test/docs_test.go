@@ -242,7 +242,7 @@ func TestDocsCommandsRun(t *testing.T) {
 	w.Expect(ran).To(BeNumerically(">=", 9))
 	w.Expect(w.alive(w.held("journeys-emea-token"), "510004567")).To(BeTrue(), "the reader has a token for the business unit")
 	w.Expect(w.alive(w.held("package-owner"), "510000001")).To(BeTrue())
-	w.Expect(w.sfmc.CountFor(w.sampleClientID(), "510004567")).To(Equal(2), "one request for the first token, one for the refresh that the reader asks for")
+	w.Expect(w.sfmc.CountFor(w.sampleClientID(), "510004567")).To(Equal(3), "one request for the first token, one for each refresh that the reader asks for")
 }
 
 // shell runs commands in a clone of this repository, with the test's control plane as the current cluster.
@@ -275,7 +275,8 @@ func (w *world) newShell() *shell {
 		}
 	}
 	s.env = append(s.env, "KUBECONFIG="+cluster.Kubeconfig(), "KUBECACHEDIR="+filepath.Join(s.dir, ".kubectl"), "KUBERC=off",
-		"PATH="+cluster.AssetsDir()+string(os.PathListSeparator)+os.Getenv("PATH"))
+		"GOBIN="+filepath.Join(s.dir, "bin"),
+		"PATH="+strings.Join([]string{filepath.Join(s.dir, "bin"), cluster.AssetsDir(), os.Getenv("PATH")}, string(os.PathListSeparator)))
 	return s
 }
 

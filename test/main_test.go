@@ -53,6 +53,7 @@ func run(m *testing.M) int {
 		if path, err := binary(); err == nil {
 			_ = os.Remove(path)
 		}
+		_ = os.RemoveAll(pluginDir())
 	}()
 	return m.Run()
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 
@@ -66,6 +67,11 @@ func (n notes) credentialsSecret() types.NamespacedName {
 		return types.NamespacedName{}
 	}
 	return types.NamespacedName{Namespace: parts[0], Name: parts[1]}
+}
+
+// IdentitiesOf are those of the token in a target Secret, by the Secret's metadata alone; none if it holds no token.
+func IdentitiesOf(secret metav1.Object) []string {
+	return recordOf(secret.GetAnnotations()).identities()
 }
 
 // identities are all by which the token can be asked for.

@@ -1,0 +1,216 @@
+// Package doctor tells people how their SFMCTokens are, and which pods make too little of them. It is given what a
+// cluster has, and the time; it reaches for nothing.
+package doctor
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+)
+
+// Reader is a container that reads a target Secret once, when it starts, and so misses every refresh.
+type Reader struct {
+	// Secret is the target Secret.
+	Secret string
+	// Pods that have this container: one, or those of one controller.
+	Pods []string
+	// Controller of the pods, for example "ReplicaSet journeys-6d5f9"; empty if they have none.
+	Controller string
+	// Container is its kind and name, for example "init container render".
+	Container string
+	// How the Secret gets into it, for example "environment variable SFMC_TOKEN".
+	How string
+}
+
+func (r Reader) String() string {
+	pods := "Pod " + r.Pods[0]
+	switch more := len(r.Pods) - 1; {
+	case more > 0:
+		pods += fmt.Sprintf(" and %d more of %s", more, r.Controller)
+	case r.Controller != "":
+		pods += " of " + r.Controller
+	}
+	return fmt.Sprintf("%s, %s, reads Secret %s once, when it starts: %s", pods, r.Container, r.Secret, r.How)
+}
+
+// Advice is what to do about such a reader.
+func (r Reader) Advice() string {
+	if strings.HasPrefix(r.Container, "init ") {
+		return fmt.Sprintf("What it makes of the token is good for 20 minutes at most. Let the containers that make the calls mount Secret %s as a volume, without subPath, and read the file for each call.", r.Secret)
+	}
+	return fmt.Sprintf("It misses every refresh, and gets 401 when the token that it began with is over. Mount Secret %s as a volume, without subPath, and read the file for each call.", r.Secret)
+}
+
+// StaleReaders finds, among pods, those containers that read the SFMCToken's target Secret once: through env, envFrom
+// or a subPath mount. Whoever reads only what is the same in every token, such as rest_instance_url, misses nothing.
+func StaleReaders(token *v1alpha1.SFMCToken, pods []corev1.Pod) []Reader {
+	keys := refreshedKeys(token)
+	var found []Reader
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Namespace != token.Namespace || isOver(pod) {
+			continue
+		}
+		for _, secret := range targetSecrets(token) {
+			files := refreshedFiles(pod.Spec.Volumes, secret, keys)
+			for _, c := range containers(&pod.Spec) {
+				for _, how := range slices.Concat(throughEnv(c.Container, secret, keys), throughSubPath(c.Container, files)) {
+					found = add(found, pod, Reader{Secret: secret, Container: c.kind + " " + c.Name, How: how})
+				}
+			}
+		}
+	}
+	return found
+}
+
+// add puts pods of one controller together: they are mended in one place.
+func add(readers []Reader, pod *corev1.Pod, r Reader) []Reader {
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		r.Controller = owner.Kind + " " + owner.Name
+		same := func(other Reader) bool {
+			return other.Secret == r.Secret && other.Controller == r.Controller && other.Container == r.Container && other.How == r.How
+		}
+		if i := slices.IndexFunc(readers, same); i >= 0 {
+			readers[i].Pods = append(readers[i].Pods, pod.Name)
+			return readers
+		}
+	}
+	r.Pods = []string{pod.Name}
+	return append(readers, r)
+}
+
+// isOver tells whether a pod makes no calls any more, or soon won't.
+func isOver(pod *corev1.Pod) bool {
+	return !pod.DeletionTimestamp.IsZero() || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// targetSecrets are the Secrets that hold the SFMCToken's token, or will: under a former name too, while it is there.
+func targetSecrets(token *v1alpha1.SFMCToken) []string {
+	names := map[string]bool{}
+	if !isTrue(token, v1alpha1.ConditionStalled, v1alpha1.ReasonTargetConflict) { // else it is somebody else's
+		names[token.TargetSecretName()] = true
+	}
+	if last := token.Status.TargetSecretName; last != "" {
+		names[last] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// refreshedKeys are the keys of the target Secret whose values change with each token.
+func refreshedKeys(token *v1alpha1.SFMCToken) []string {
+	keys := []string{"access_token", "expires_at"}
+	if token.Spec.Target != nil && token.Spec.Target.Template != nil {
+		for key, text := range token.Spec.Target.Template.Data {
+			if strings.Contains(string(text), "AccessToken") || strings.Contains(string(text), "ExpiresAt") {
+				keys = append(keys, key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+type container struct {
+	corev1.Container
+	kind string
+}
+
+func containers(spec *corev1.PodSpec) []container {
+	var all []container
+	for _, c := range spec.InitContainers {
+		kind := "init container"
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			kind = "sidecar container"
+		}
+		all = append(all, container{c, kind})
+	}
+	for _, c := range spec.Containers {
+		all = append(all, container{c, "container"})
+	}
+	for _, c := range spec.EphemeralContainers {
+		all = append(all, container{corev1.Container(c.EphemeralContainerCommon), "ephemeral container"})
+	}
+	return all
+}
+
+// throughEnv says which environment variables are made of these keys of a Secret.
+func throughEnv(c corev1.Container, secret string, keys []string) []string {
+	var how []string
+	for _, from := range c.EnvFrom {
+		if from.SecretRef != nil && from.SecretRef.Name == secret {
+			how = append(how, "envFrom")
+		}
+	}
+	for _, env := range c.Env {
+		if env.ValueFrom == nil || env.ValueFrom.SecretKeyRef == nil {
+			continue
+		}
+		if ref := env.ValueFrom.SecretKeyRef; ref.Name == secret && slices.Contains(keys, ref.Key) {
+			how = append(how, "environment variable "+env.Name)
+		}
+	}
+	return how
+}
+
+// refreshedFiles are the files, of each volume, that are made of these keys of a Secret.
+func refreshedFiles(volumes []corev1.Volume, secret string, keys []string) map[string][]string {
+	files := map[string][]string{}
+	for _, volume := range volumes {
+		if source := volume.Secret; source != nil && source.SecretName == secret {
+			files[volume.Name] = append(files[volume.Name], filesOf(source.Items, keys)...)
+		}
+		if volume.Projected == nil {
+			continue
+		}
+		for _, source := range volume.Projected.Sources {
+			if source.Secret != nil && source.Secret.Name == secret {
+				files[volume.Name] = append(files[volume.Name], filesOf(source.Secret.Items, keys)...)
+			}
+		}
+	}
+	return files
+}
+
+func filesOf(items []corev1.KeyToPath, keys []string) []string {
+	if len(items) == 0 {
+		return keys // each key is a file of its name
+	}
+	var files []string
+	for _, item := range items {
+		if slices.Contains(keys, item.Key) {
+			files = append(files, path.Clean(item.Path))
+		}
+	}
+	return files
+}
+
+// throughSubPath says which mounts have one of these files, or a folder with one, as their subPath.
+func throughSubPath(c corev1.Container, files map[string][]string) []string {
+	var how []string
+	for _, mount := range c.VolumeMounts {
+		if slices.ContainsFunc(files[mount.Name], func(file string) bool { return isFixed(mount, file) }) {
+			how = append(how, "subPath mount at "+mount.MountPath)
+		}
+	}
+	return how
+}
+
+// isFixed tells whether a mount keeps a file as it was when the container started.
+func isFixed(mount corev1.VolumeMount, file string) bool {
+	if mount.SubPathExpr != "" {
+		return true // it takes a running container to know what it comes to
+	}
+	if mount.SubPath == "" {
+		return false
+	}
+	// The kubelet changes the link ..data for another folder with each refresh.
+	at := strings.TrimPrefix(path.Clean(mount.SubPath), "..data/")
+	return at == file || at == "..data" || strings.HasPrefix(file, at+"/")
+}
