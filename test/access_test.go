@@ -222,7 +222,7 @@ func TestATokenGoesWithTheCredentialsSecretOfAnotherNamespace(t *testing.T) {
 	w.grant(platform, "emea")
 	w.token("journeys", from(platform, "package"))
 	w.ready("journeys")
-	w.Expect(admin.Delete(w.ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: platform, Name: "package"}})).To(Succeed())
+	w.deleteCredentials(platform)
 	w.says("journeys", "Ready=False NoToken", "Reconciling=True CredentialsNotFound")
 	w.Expect(w.secret("journeys").Data).To(BeEmpty())
 	// Replaced under the same name by credentials of another package: its token, not the old one.
@@ -235,33 +235,56 @@ func TestATokenGoesWithTheCredentialsSecretOfAnotherNamespace(t *testing.T) {
 	w.Expect(w.sfmc.Count()).To(Equal(2))
 }
 
-func TestAGrantThatGoesDuringARequestLeavesNothingInTheTarget(t *testing.T) {
-	w := newWorld(t)
-	platform := w.platform()
-	grant := w.grant(platform, "emea")
-	changes, err := admin.Watch(w.ctx, &corev1.SecretList{}, client.InNamespace(w.ns))
-	w.Expect(err).NotTo(HaveOccurred())
-	defer changes.Stop()
-	w.sfmc.AddFaults(sfmctest.Fault{AccountID: unit, Latency: time.Second})
-	w.token("journeys", from(platform, "package"))
-	w.Eventually(w.sfmc.Count).Should(Equal(1))
-	w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
-	w.Eventually(w.sfmc.Issued).Should(Equal(1))
-	// A look at a change after that is a look after the answer.
-	token := w.get("journeys")
-	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.RefreshBefore = &metav1.Duration{Duration: time.Minute} })
-	w.Eventually(func() int64 { return w.get("journeys").Status.ObservedGeneration }).Should(Equal(token.Generation))
-	w.says("journeys", denied...)
-	w.Expect(w.sfmc.Count()).To(Equal(1))
-	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "the-last-event"}})
-	for e := range changes.ResultChan() {
-		secret, ok := e.Object.(*corev1.Secret)
-		w.Expect(ok).To(BeTrue())
-		w.Expect(secret.Data).NotTo(HaveKey("access_token"))
-		if secret.Name == "the-last-event" {
-			break
-		}
+func TestAccessThatGoesDuringARequestLeavesNothingInTheTarget(t *testing.T) {
+	for what, take := range map[string]func(w *world, platform string, grant *v1alpha1.SFMCAccessGrant){
+		"the grant": func(w *world, _ string, grant *v1alpha1.SFMCAccessGrant) {
+			w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
+		},
+		"the namespace's label":  func(w *world, _ string, _ *v1alpha1.SFMCAccessGrant) { w.label(w.ns, "region", "apac") },
+		"the credentials Secret": func(w *world, platform string, _ *v1alpha1.SFMCAccessGrant) { w.deleteCredentials(platform) },
+		"the Secret, replaced under the same name": func(w *world, platform string, grant *v1alpha1.SFMCAccessGrant) {
+			w.deleteCredentials(platform)
+			other := w.pkg
+			other.ClientID = "client-id-of-a-stranger"
+			w.create(harness.CredentialsSecret(platform, "package", w.sfmc, other))
+			w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.label(w.ns, "region", "emea")
+			platform := w.platform()
+			grant := w.grant(platform, "emea", selecting(map[string]string{"region": "emea"}))
+			changes, err := admin.Watch(w.ctx, &corev1.SecretList{}, client.InNamespace(w.ns))
+			w.Expect(err).NotTo(HaveOccurred())
+			defer changes.Stop()
+			w.sfmc.AddFaults(sfmctest.Fault{AccountID: unit, Latency: time.Second})
+			w.token("journeys", from(platform, "package"))
+			w.Eventually(w.sfmc.Count).Should(Equal(1))
+			take(w, platform, grant)
+			w.Eventually(w.sfmc.Issued).Should(Equal(1))
+			// A look at a change after that is a look after the answer.
+			token := w.get("journeys")
+			change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.RefreshBefore = &metav1.Duration{Duration: time.Minute} })
+			w.Eventually(func() int64 { return w.get("journeys").Status.ObservedGeneration }).Should(Equal(token.Generation))
+			w.says("journeys", "Ready=False NoToken")
+			w.Expect(w.sfmc.Count()).To(Equal(1))
+			w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "the-last-event"}})
+			for e := range changes.ResultChan() {
+				secret, ok := e.Object.(*corev1.Secret)
+				w.Expect(ok).To(BeTrue())
+				w.Expect(secret.Data).NotTo(HaveKey("access_token"))
+				if secret.Name == "the-last-event" {
+					break
+				}
+			}
+		})
 	}
+}
+
+func (w *world) deleteCredentials(platform string) {
+	w.t.Helper()
+	w.Expect(admin.Delete(w.ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: platform, Name: "package"}})).To(Succeed())
 }
 
 func TestOnlyThoseWhoAreEntitledShareATokenAcrossNamespaces(t *testing.T) {

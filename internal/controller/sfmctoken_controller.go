@@ -149,12 +149,28 @@ func (r *Reconciler) serve(ctx context.Context, obj *v1alpha1.SFMCToken, is targ
 	}
 	further, err := renderTemplates(templateOf(obj).Data, fieldsOf(token))
 	if err == nil {
-		err = r.Access.authorize(ctx, obj) // a grant may have gone while a token was asked for
+		err = r.stillEntitled(ctx, obj)
 	}
 	if err == nil {
 		token, err = r.writeTarget(ctx, obj, is, token, further, known)
 	}
 	return token, known, wanted, err
+}
+
+// stillEntitled looks once more whether an SFMCToken may use credentials of another namespace: a grant or the credentials
+// may have gone while a token was asked for.
+func (r *Reconciler) stillEntitled(ctx context.Context, obj *v1alpha1.SFMCToken) error {
+	if !isForeign(obj) {
+		return nil
+	}
+	version, err := r.credentialsVersion(ctx, obj)
+	switch {
+	case err != nil:
+		return err
+	case version == "":
+		return &credentialsNotFoundError{credentialsKey(obj)}
+	}
+	return r.Access.authorize(ctx, obj)
 }
 
 // findToken returns the token that the target Secret should hold: the one that it holds already, one that another
