@@ -142,10 +142,21 @@ func (a access) labelsOf(ctx context.Context, name string) (labels.Set, error) {
 	return labels.Merge(namespace.Labels, nil), nil
 }
 
-// keepLabels keeps of a namespace what selectors look at.
-func keepLabels(obj any) (any, error) {
+// isGoing tells whether a namespace is being deleted, as far as that may be known.
+func (a access) isGoing(ctx context.Context, name string) bool {
+	if len(a.namespaces) > 0 {
+		return false
+	}
+	namespace := namespaceKind()
+	err := a.reader.Get(ctx, client.ObjectKey{Name: name}, namespace, unwaited)
+	return err == nil && !namespace.DeletionTimestamp.IsZero()
+}
+
+// keepOfNamespace keeps of a namespace what selectors look at, and whether it is being deleted.
+func keepOfNamespace(obj any) (any, error) {
 	if namespace, ok := obj.(*metav1.PartialObjectMetadata); ok {
-		namespace.ObjectMeta = metav1.ObjectMeta{Name: namespace.Name, UID: namespace.UID, ResourceVersion: namespace.ResourceVersion, Labels: namespace.Labels}
+		namespace.ObjectMeta = metav1.ObjectMeta{Name: namespace.Name, UID: namespace.UID, ResourceVersion: namespace.ResourceVersion,
+			Labels: namespace.Labels, DeletionTimestamp: namespace.DeletionTimestamp}
 	}
 	return obj, nil
 }

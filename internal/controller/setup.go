@@ -78,7 +78,7 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 			ByObject: map[client.Object]cache.ByObject{
 				// Of Secrets, only the targets are held in memory.
 				&corev1.Secret{}: {Label: labels.SelectorFromSet(labels.Set{ManagedByLabel: ManagedByValue})},
-				namespaceKind():  {Transform: keepLabels},
+				namespaceKind():  {Transform: keepOfNamespace},
 			},
 		},
 		// Reads wait until the cache shows this process's own writes: a token just written must not look absent.

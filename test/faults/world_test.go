@@ -31,6 +31,7 @@ type shape struct {
 	accounts   int
 	each       int // SFMCTokens of one identity in one namespace
 	mode       func(*sfmctest.Mode)
+	everywhere bool // the operator works in all namespaces, not the world's alone
 }
 
 // tens is 36 SFMCTokens of 6 identities in 3 namespaces, whose tokens live ten seconds.
@@ -168,7 +169,7 @@ func concurrently(work []func() error) error {
 	}
 }
 
-// startOperator starts the operator's binary in the world's namespaces. Called again, it starts another replica.
+// startOperator starts the operator's binary. Called again, it starts another replica.
 func (w *world) startOperator(flags ...string) *harness.Supervisor {
 	w.t.Helper()
 	return w.startReplica(w.log, flags...)
@@ -180,9 +181,12 @@ func (w *world) startReplica(log *harness.Log, flags ...string) *harness.Supervi
 	replica := len(w.working)
 	w.working = append(w.working, false)
 	w.mu.Unlock()
+	if !w.shape.everywhere {
+		flags = append([]string{"--watch-namespaces", strings.Join(w.namespaces, ",")}, flags...)
+	}
 	supervisor, err := harness.Supervise(harness.ProcessOptions{
 		Config: operator, Dir: w.t.TempDir(), AuthHosts: []string{w.proxy.Listen}, CA: w.standIn.CACert(), Log: log,
-		Flags: append([]string{"--watch-namespaces", strings.Join(w.namespaces, ",")}, flags...),
+		Flags: flags,
 	}, func(working bool) { w.replicaWorks(replica, working) })
 	w.Expect(err).NotTo(HaveOccurred())
 	w.replicas = append(w.replicas, supervisor)
