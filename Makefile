@@ -22,7 +22,7 @@ help: ## Show this.
 demo: control-plane ## Show the operator at work on a control plane of its own; cleans up after itself.
 	cd test && go run ./demo
 
-test: lint check-generate unit integration faults fuzz ## Run every check and test there is.
+test: lint check-generate unit integration faults fuzz ## Run every check and test that needs no node (that is e2e).
 
 ##@ Pieces of test
 

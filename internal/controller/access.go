@@ -110,11 +110,11 @@ func (a access) covers(ctx context.Context, grant *v1alpha1.SFMCAccessGrant, obj
 		if err != nil || from.NamespaceSelector == nil || len(a.namespaces) > 0 {
 			continue // the grant's status says if this entry can't be used
 		}
-		namespaceLabels, err := a.labelsOf(ctx, obj.Namespace)
+		namespace, err := a.namespace(ctx, obj.Namespace)
 		if err != nil {
 			return false, err
 		}
-		if namespaceLabels != nil && selector.Matches(namespaceLabels) {
+		if namespace != nil && selector.Matches(labels.Set(namespace.Labels)) {
 			return true, nil
 		}
 	}
@@ -133,13 +133,13 @@ func selectorOf(from v1alpha1.AccessGrantFrom) (labels.Selector, error) {
 	return metav1.LabelSelectorAsSelector(from.NamespaceSelector)
 }
 
-// labelsOf are the labels of a namespace; nil if there is none of the name.
-func (a access) labelsOf(ctx context.Context, name string) (labels.Set, error) {
+// namespace is what is known of a namespace; nil if there is none of the name.
+func (a access) namespace(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
 	namespace := namespaceKind()
 	if err := a.reader.Get(ctx, client.ObjectKey{Name: name}, namespace, unwaited); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	return labels.Merge(namespace.Labels, nil), nil
+	return namespace, nil
 }
 
 // isGoing tells whether a namespace is being deleted, as far as that may be known.
@@ -147,9 +147,8 @@ func (a access) isGoing(ctx context.Context, name string) bool {
 	if len(a.namespaces) > 0 {
 		return false
 	}
-	namespace := namespaceKind()
-	err := a.reader.Get(ctx, client.ObjectKey{Name: name}, namespace, unwaited)
-	return err == nil && !namespace.DeletionTimestamp.IsZero()
+	namespace, err := a.namespace(ctx, name)
+	return err == nil && namespace != nil && !namespace.DeletionTimestamp.IsZero()
 }
 
 // keepOfNamespace keeps of a namespace what selectors look at, and whether it is being deleted.

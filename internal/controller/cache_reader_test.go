@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -35,7 +36,8 @@ func TestACacheThatIsBehindIsReadPast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)
 		cache, server := &slow{}, &slow{}
-		r := &Reconciler{Client: cache, Live: server, Clock: clock.RealClock{}}
+		now := clocktesting.NewFakeClock(time.Now())
+		r := &Reconciler{Client: cache, Live: server, Clock: now}
 		read := func() time.Duration {
 			began := time.Now()
 			g.Expect(r.get(t.Context(), types.NamespacedName{}, &corev1.Secret{})).To(Succeed())
@@ -49,7 +51,7 @@ func TestACacheThatIsBehindIsReadPast(t *testing.T) {
 		g.Expect(read()).To(BeZero(), "only the first read waits")
 		g.Expect([]int{cache.reads, server.reads}).To(Equal([]int{2, 2}))
 
-		time.Sleep(cacheDistrust)
+		now.Step(cacheDistrust)
 		cache.late = cacheWait - 1
 		g.Expect(read()).To(Equal(cache.late), "the cache is trusted again")
 		g.Expect([]int{cache.reads, server.reads}).To(Equal([]int{3, 2}))

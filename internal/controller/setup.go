@@ -110,7 +110,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		Clock:            options.Clock,
 		Events:           mgr.GetEventRecorder(Name),
 		AllowedAuthHosts: options.AllowedAuthHosts,
-		Access:           access{reader: mgr.GetClient(), namespaces: options.WatchNamespaces},
+		access:           access{reader: mgr.GetClient(), namespaces: options.WatchNamespaces},
 		shared:           make(chan event.GenericEvent),
 	}
 	r.issuer = newIssuer(options.AuthClient, options.Clock, r.announceToken)
@@ -126,7 +126,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	}); err != nil {
 		return err
 	}
-	if err := setupGrants(mgr, r.Access, options.Clock); err != nil {
+	if err := setupGrants(mgr, r.access, options.Clock); err != nil {
 		return err
 	}
 	// Handlers read the cache itself: waiting for it here would be waiting for themselves.

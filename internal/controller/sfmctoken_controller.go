@@ -42,9 +42,8 @@ type Reconciler struct {
 	Events events.EventRecorder
 	// AllowedAuthHosts are authentication hosts to accept beside Marketing Cloud's own, as HOST or HOST:PORT.
 	AllowedAuthHosts []string
-	// Access knows who may use credentials of another namespace.
-	Access access
 
+	access access
 	issuer *issuer
 	claims sync.Map // by NamespacedName: the claim that the SFMCToken proved last in this process
 	// announced are the SFMCTokens, by NamespacedName, whose token was replaced for another one of the same identity,
@@ -74,7 +73,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		r.announced.Delete(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if !obj.DeletionTimestamp.IsZero() || r.Access.isGoing(ctx, obj.Namespace) {
+	if !obj.DeletionTimestamp.IsZero() || r.access.isGoing(ctx, obj.Namespace) {
 		return ctrl.Result{}, nil
 	}
 	before := obj.DeepCopy()
@@ -116,7 +115,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 // error it is the old token, which may be good for a while yet.
 func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (*issued, notes, error) {
 	is, err := r.readTarget(ctx, obj) // first, so that no token is asked for that can't be stored
-	if denied := r.Access.authorize(ctx, obj); denied != nil {
+	if denied := r.access.authorize(ctx, obj); denied != nil {
 		err = denied
 	}
 	var token *issued
@@ -125,10 +124,11 @@ func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) (
 	if err == nil {
 		token, known, wanted, err = r.serve(ctx, obj, is)
 	}
-	if isRevoked(obj, err) {
+	revoked := isRevoked(obj, err)
+	if revoked {
 		known = notes{}
 	}
-	wrong := func(rec record) bool { return rec.isWrong(obj, wanted) || rec.Identity != "" && isRevoked(obj, err) }
+	wrong := func(rec record) bool { return rec.isWrong(obj, wanted) || rec.Identity != "" && revoked }
 	if err != nil {
 		var dropErr error
 		if token, dropErr = r.dropWrong(ctx, obj, is, wrong); dropErr != nil {
@@ -148,7 +148,7 @@ func (r *Reconciler) serve(ctx context.Context, obj *v1alpha1.SFMCToken, is targ
 		return token, known, wanted, err
 	}
 	further, err := renderTemplates(templateOf(obj).Data, fieldsOf(token))
-	if err == nil {
+	if err == nil && token != is.held {
 		err = r.stillEntitled(ctx, obj)
 	}
 	if err == nil {
@@ -170,7 +170,7 @@ func (r *Reconciler) stillEntitled(ctx context.Context, obj *v1alpha1.SFMCToken)
 	case version == "":
 		return &credentialsNotFoundError{credentialsKey(obj)}
 	}
-	return r.Access.authorize(ctx, obj)
+	return r.access.authorize(ctx, obj)
 }
 
 // findToken returns the token that the target Secret should hold: the one that it holds already, one that another
