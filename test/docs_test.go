@@ -348,7 +348,7 @@ func TestDocsMakeTargetsExist(t *testing.T) {
 
 func TestDocsFlagsAreThoseOfTheBinary(t *testing.T) {
 	g := NewWithT(t)
-	path, err := binary()
+	path, err := harness.Program()
 	g.Expect(err).NotTo(HaveOccurred())
 	help, err := exec.CommandContext(t.Context(), path, "--help").CombinedOutput() //nolint:gosec // built by the test
 	g.Expect(err).NotTo(HaveOccurred())

@@ -9,11 +9,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,27 +22,14 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
-// binary builds the operator once.
-var binary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("sfmctoken-operator-under-test-%d", os.Getpid()))
-	build := exec.Command("go", "build", "-o", path, "./cmd") //nolint:gosec // a path of this test's own
-	build.Dir = harness.Path()
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the operator: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
 // process is the operator as people run it.
 type process struct {
-	*exec.Cmd
-	log  *logs
-	done chan error
+	*harness.Process
+	log *harness.Log
 }
 
 // startProcess starts the operator's binary with its ServiceAccount's rights.
@@ -56,38 +40,28 @@ func (w *world) startProcess(flags ...string) *process {
 
 func (w *world) startProcessAs(identity *rest.Config, flags ...string) *process {
 	w.t.Helper()
-	path, err := binary()
+	log := &harness.Log{}
+	running, err := harness.StartProcess(harness.ProcessOptions{
+		Config: identity, Dir: w.t.TempDir(), AuthHosts: []string{w.sfmc.Host()}, CA: w.sfmc.CACert(), Log: log,
+		Flags: append([]string{"--log-level", "debug"}, flags...),
+	})
 	w.Expect(err).NotTo(HaveOccurred())
-	dir := w.t.TempDir()
-	kubeconfig, ca := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "ca.pem")
-	w.Expect(localcluster.WriteKubeconfig(identity, kubeconfig)).To(Succeed())
-	w.Expect(os.WriteFile(ca, w.sfmc.CACert(), 0o600)).To(Succeed())
-	p := &process{log: &logs{}, done: make(chan error, 1)}
-	p.Cmd = exec.Command(path, append([]string{ //nolint:gosec // the binary just built
-		"--kubeconfig", kubeconfig, "--ca-file", ca, "--allow-auth-host", w.sfmc.Host(),
-		"--health-probe-bind-address", "0", "--log-level", "debug",
-	}, flags...)...)
-	p.Stderr, p.Stdout = p.log, p.log
-	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	w.Expect(p.Start()).To(Succeed())
-	go func() { p.done <- p.Wait() }()
 	w.t.Cleanup(func() {
-		_ = p.Process.Kill()
-		w.Eventually(p.done).Should(Receive())
+		running.Kill()
 		if w.t.Failed() {
-			w.t.Logf("the log of process %d:\n%s", p.Process.Pid, p.log)
+			w.t.Logf("the log of process %d:\n%s", running.PID(), log)
 		}
 	})
-	return p
+	return &process{running, log}
 }
 
-// end sends a signal and waits for the exit code.
-func (w *world) end(p *process, signal os.Signal) int {
+// terminate asks a process that runs to end, and returns its exit code.
+func (w *world) terminate(p *process) int {
 	w.t.Helper()
-	w.Expect(p.Process.Signal(signal)).To(Succeed())
-	w.Eventually(p.done, time.Minute).Should(Receive(Or(BeNil(), HaveOccurred())))
-	p.done <- nil // for the clean-up
-	return p.ProcessState.ExitCode()
+	w.Expect(p.Exited()).NotTo(BeClosed())
+	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	defer cancel()
+	return p.Terminate(ctx)
 }
 
 // newRealTimeWorld is a world without an operator in this process, on the machine's own clock.
@@ -113,7 +87,7 @@ func TestATerminatedOperatorWritesTheTokenThatItHasAskedFor(t *testing.T) {
 	p := w.startProcess()
 	w.token("journeys")
 	w.Eventually(w.sfmc.Count).Should(Equal(1)) // the request has arrived, its answer is two seconds away
-	w.Expect(w.end(p, syscall.SIGTERM)).To(Equal(0))
+	w.Expect(w.terminate(p)).To(Equal(0))
 	w.Expect(w.alive(w.held("journeys"), "510004567")).To(BeTrue())
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 }
@@ -126,11 +100,12 @@ func TestAKilledLeaderIsReplacedAndNoTokenIsAskedForAgain(t *testing.T) {
 	w.ready("journeys")
 	second := w.startProcess(elect...)
 	w.Eventually(second.log.String).Should(ContainSubstring("Attempting to acquire leader lease"))
-	w.end(first, syscall.SIGKILL)
+	w.Expect(first.Exited()).NotTo(BeClosed())
+	first.Kill()
 	w.token("later")
 	w.Eventually(func() string { return condition(w.get("later"), "Ready") }, time.Minute).Should(Equal(valid))
 	w.Expect(w.sfmc.Count()).To(Equal(1), "the new leader found the token in the other target Secret")
-	w.Expect(w.end(second, syscall.SIGTERM)).To(Equal(0))
+	w.Expect(w.terminate(second)).To(Equal(0))
 }
 
 func TestMetricsNeedAuthentication(t *testing.T) {
@@ -203,7 +178,7 @@ func TestUnrelatedSecretsCostHardlyAnyMemory(t *testing.T) {
 // peakMemory is the most memory in bytes that a process has had resident.
 func peakMemory(w *world, p *process) int {
 	w.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	w.Expect(err).NotTo(HaveOccurred())
 	for line := range strings.Lines(string(status)) {
 		if fields := strings.Fields(line); fields[0] == "VmHWM:" {
@@ -218,7 +193,7 @@ func peakMemory(w *world, p *process) int {
 
 func TestBadFlagsAreRefusedWithASentence(t *testing.T) {
 	g := NewWithT(t)
-	path, err := binary()
+	path, err := harness.Program()
 	g.Expect(err).NotTo(HaveOccurred())
 	for _, bad := range []struct{ flag, says string }{
 		{"--allow-auth-host=https://gateway.example.com/", "must be HOST or HOST:PORT"},

@@ -4,7 +4,6 @@
 package faults
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -14,11 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap/zapcore"
 	"k8s.io/client-go/rest"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
@@ -74,28 +70,12 @@ func run(m *testing.M) int {
 		*seed = rand.Uint64() >> 32 //nolint:gosec // picks faults, guards nothing
 	}
 	fmt.Printf("seed %d (repeat with: go test ./faults -seed %d)\n", *seed, *seed)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	fail := func(err error) int {
-		fmt.Fprintln(os.Stderr, "start the control plane:", err)
-		return 1
-	}
-	ctrl.SetLogger(zap.New(zap.Level(zapcore.DebugLevel), zap.WriteTo(&harness.Log{})))
-	var err error
-	if cluster, err = harness.StartCluster(ctx, localcluster.Options{Out: os.Stderr}); err != nil {
-		return fail(err)
-	}
-	defer cluster.Stop() //nolint:errcheck // the tests have their verdict by then
-	if admin, err = client.NewWithWatch(cluster.Config(), client.Options{Scheme: harness.Scheme}); err != nil {
-		return fail(err)
-	}
-	if operator, err = cluster.ServiceAccountConfig(ctx, harness.SystemNamespace, harness.ServiceAccount); err != nil {
-		return fail(err)
-	}
-	defer harness.RemoveProgram()
-	code := m.Run()
-	table.print(os.Stdout)
-	return code
+	return harness.RunTests(&harness.Log{}, func(shared harness.Shared) int {
+		cluster, admin, operator = shared.Cluster, shared.Admin, shared.Operator
+		code := m.Run()
+		table.print(os.Stdout)
+		return code
+	})
 }
 
 // row is what the table says of one fault.
