@@ -113,7 +113,7 @@ func TestAChangeIsNotTakenForAnsweredByAnAnswerFromMemory(t *testing.T) {
 		}
 		ask := func(w want) { _, err := i.token(t.Context(), w); g.Expect(err).To(HaveOccurred()) }
 		ask(wanted("1", "1"))
-		g.Expect(i.failures[wanted("1", "1").Identity].count).To(Equal(1))
+		g.Expect(i.failures.last[wanted("1", "1").Identity].count).To(Equal(1))
 
 		// While one object is told from memory that it must wait, another one comes that was mended.
 		gate := make(chan struct{})
@@ -126,7 +126,7 @@ func TestAChangeIsNotTakenForAnsweredByAnAnswerFromMemory(t *testing.T) {
 		clock.close(nil)
 		close(gate)
 		both.Wait()
-		g.Expect(i.failures[wanted("1", "1").Identity].count).To(Equal(2), "the change was worth a request")
+		g.Expect(i.failures.last[wanted("1", "1").Identity].count).To(Equal(2), "the change was worth a request")
 	})
 }
 
@@ -179,7 +179,7 @@ func TestATransientFailureIsRepeatedAfter1SecondDoublingToAMinute(t *testing.T) 
 			}
 			d.gets(w)
 			g.Expect(d.server.Count()).To(Equal(10))
-			g.Expect(d.failures).To(BeEmpty(), "forgotten with the first success")
+			g.Expect(d.failures.last).To(BeEmpty(), "forgotten with the first success")
 		})
 	}
 }

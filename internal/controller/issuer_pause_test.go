@@ -142,16 +142,16 @@ func TestWhatNoDecisionDependsOnIsForgotten(t *testing.T) {
 	)
 	_, _ = d.fails(d.want(apac, "a"))
 	_, _ = d.fails(d.wantOf(otherID, emea, "a"))
-	g.Expect([]int{len(d.tokens), len(d.failures), len(d.pauses)}).To(Equal([]int{1, 2, 1}))
+	g.Expect([]int{len(d.tokens), len(d.failures.last), len(d.failures.pauses)}).To(Equal([]int{1, 2, 1}))
 
 	d.pass(2 * time.Minute)
 	own := d.gets(d.want("", "a"))
-	g.Expect([]int{len(d.tokens), len(d.failures), len(d.pauses)}).To(Equal([]int{2, 2, 1}), "all of it may be needed yet")
+	g.Expect([]int{len(d.tokens), len(d.failures.last), len(d.failures.pauses)}).To(Equal([]int{2, 2, 1}), "all of it may be needed yet")
 
 	d.pass(time.Hour)
 	next := d.gets(d.want("", "a"))
 	g.Expect(d.tokens).To(HaveLen(1))
 	g.Expect(d.latest(own.Identity)).To(Equal(next))
-	g.Expect(d.failures).To(BeEmpty())
-	g.Expect(d.pauses).To(BeEmpty())
+	g.Expect(d.failures.last).To(BeEmpty())
+	g.Expect(d.failures.pauses).To(BeEmpty())
 }

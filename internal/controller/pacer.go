@@ -68,16 +68,7 @@ func (p *pacer) sweep(now time.Time) {
 func (i *issuer) waitForTurn(f issuedFor) error {
 	now := i.clock.Now()
 	if at := i.pacer.turn(f, now); now.Before(at) {
-		return &attemptError{err: notYetError{}, failures: i.failureCount(f.Identity), retryAt: at}
+		return &attemptError{err: notYetError{}, failures: i.failures.count(f.Identity), retryAt: at}
 	}
 	return nil
-}
-
-func (i *issuer) failureCount(identity string) int {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if failed := i.failures[identity]; failed != nil {
-		return failed.count
-	}
-	return 0
 }
