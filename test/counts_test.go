@@ -102,6 +102,17 @@ func reconciles(w *world) float64 {
 	return 0
 }
 
+// costsNothingToLookAt asserts that the operator sends no request when it looks at an SFMCToken with nothing to do.
+func (w *world) costsNothingToLookAt(name string) {
+	w.t.Helper()
+	secret := w.secret(name)
+	reconciled, before := reconciles(w), w.apiRequests()
+	secret.Labels["somebody"] = "elses" // an event about the target that asks for nothing
+	w.Expect(admin.Update(w.ctx, secret)).To(Succeed())
+	w.Eventually(func() float64 { return reconciles(w) }).Should(BeNumerically(">", reconciled))
+	w.Expect(w.requestsSince(before)).To(Equal(map[string]int{"PUT secrets": 1}), "the test's own")
+}
+
 func TestARefreshCostsTwoWritesAndOneRead(t *testing.T) {
 	w := newWorld(t)
 	w.token("journeys")
@@ -162,12 +173,7 @@ func TestAReconcileWithNothingToDoCostsNothing(t *testing.T) {
 	w.token("journeys")
 	w.ready("journeys")
 	w.quiet()
-	secret := w.secret("journeys")
-	reconciled, before := reconciles(w), w.apiRequests()
-	secret.Labels["somebody"] = "elses" // an event about the target that asks for nothing
-	w.Expect(admin.Update(w.ctx, secret)).To(Succeed())
-	w.Eventually(func() float64 { return reconciles(w) }).Should(BeNumerically(">", reconciled))
-	w.Expect(w.requestsSince(before)).To(Equal(map[string]int{"PUT secrets": 1}), "the test's own")
+	w.costsNothingToLookAt("journeys")
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 }
 

@@ -144,6 +144,18 @@ func (w *world) kubeconfig(config *rest.Config) string {
 	return path
 }
 
+// newWorldWithLegacyPod has all that the plugin tells of: two SFMCTokens that share a token, and a pod, "legacy",
+// that misses its refreshes.
+func newWorldWithLegacyPod(t *testing.T) *world {
+	w := newWorld(t)
+	w.token("journeys")
+	w.ready("journeys")
+	w.token("reports")
+	w.ready("reports")
+	w.pod("legacy", readsByEnv("journeys"))
+	return w
+}
+
 func TestThePluginListsWhatAPersonWantsToKnow(t *testing.T) {
 	w := newWorld(t)
 	w.token("journeys")
@@ -185,12 +197,7 @@ func TestThePluginListsWhatAPersonWantsToKnow(t *testing.T) {
 }
 
 func TestThePluginShowsWhatAPersonMaySee(t *testing.T) {
-	w := newWorld(t)
-	w.token("journeys")
-	w.ready("journeys")
-	w.token("reports")
-	w.ready("reports")
-	w.pod("legacy", readsByEnv("journeys"))
+	w := newWorldWithLegacyPod(t)
 
 	viewer := w.person("view") // it has no right to read Secrets
 	w.Eventually(func() int { return w.kubectlSFMCToken("-n", w.ns, "--kubeconfig", viewer).code }).Should(Equal(0), "the right has arrived")
@@ -306,12 +313,7 @@ func TestThePluginSaysWhyThereIsNoNewToken(t *testing.T) {
 
 // TestThePluginIsSentNoSecret looks at all that the API server answers to it.
 func TestThePluginIsSentNoSecret(t *testing.T) {
-	w := newWorld(t)
-	w.token("journeys")
-	w.ready("journeys")
-	w.token("reports")
-	w.ready("reports")
-	w.pod("legacy", readsByEnv("journeys"))
+	w := newWorldWithLegacyPod(t)
 	canaries := []string{w.pkg.ClientSecret, w.pkg.ClientID, w.held("journeys")}
 	seen := &logs{}
 	proxied := w.kubeconfig(w.recordingProxy(seen))
