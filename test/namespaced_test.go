@@ -1,8 +1,10 @@
 package test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +54,8 @@ func TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone(t *testing.T) {
 	deployment := &appsv1.Deployment{}
 	w.Expect(admin.Get(w.ctx, client.ObjectKey{Namespace: marketing, Name: "sfmctoken-operator"}, deployment)).To(Succeed())
 	// Outside of a pod, the process can't know its namespace.
-	w.startProcessAs(account, append(deployment.Spec.Template.Spec.Containers[0].Args, "--leader-election-namespace", marketing)...)
+	flags := slices.Concat(deployment.Spec.Template.Spec.Containers[0].Args, []string{"--leader-election-namespace", marketing})
+	w.startProcessAs(account, flags...)
 
 	for _, w.ns = range []string{marketing, sales} {
 		w.ready("journeys")
@@ -63,6 +66,17 @@ func TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone(t *testing.T) {
 	w.Expect(w.get("journeys").Status).To(Equal(v1alpha1.SFMCTokenStatus{ObservedGeneration: -1}), "never looked at")
 	w.Expect(w.secret("journeys")).To(BeNil())
 	w.reachesOnly(account, third, marketing, sales)
+
+	// The replica that stands by fills its caches too, or it would never be ready.
+	probes := freeAddress(w)
+	w.startProcessAs(account, append(flags, "--health-probe-bind-address", probes)...)
+	w.Eventually(func() (int, error) {
+		response, err := http.Get("http://" + probes + "/readyz")
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}).Should(Equal(http.StatusOK))
 }
 
 // namespacedOverlay is config/namespaced in a copy of config, with other namespaces, as its comments ask for.

@@ -21,11 +21,18 @@ func newSecretMetadataCache(mgr ctrl.Manager, namespaces []string) (cache.Cache,
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of Secret metadata: %w", err)
 	}
-	if err := mgr.Add(metadata); err != nil {
+	if err := mgr.Add(cacheOfEveryReplica{metadata}); err != nil {
 		return nil, fmt.Errorf("add the cache of Secret metadata: %w", err)
 	}
 	return metadata, nil
 }
+
+// cacheOfEveryReplica is filled whether the replica leads or stands by. Of controller-runtime's caches, the one for
+// several namespaces doesn't say so itself, and the replica that stands by would never be ready.
+type cacheOfEveryReplica struct{ cache.Cache }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (cacheOfEveryReplica) NeedLeaderElection() bool { return false }
 
 // keepLittle keeps of a Secret's metadata what tells whose it is and which version. An annotation can hold a whole
 // Secret: kubectl apply writes one.
