@@ -44,24 +44,8 @@ var notRun = map[string]string{
 	"make node":                                                                            "runs until Ctrl-C, and needs root",
 }
 
-// document is a Markdown file of this repository.
-type document struct {
-	path   string // from the repository's root
-	text   string
-	blocks []block
-	prose  string // what is outside of blocks
-}
-
-// block is a fenced block.
-type block struct{ lang, text string }
-
-func (b block) firstLine() string {
-	line, _, _ := strings.Cut(b.text, "\n")
-	return line
-}
-
 // documents are those beside the README and all that is in docs, the README first.
-func documents(g *WithT) []document {
+func documents(g *WithT) []harness.Document {
 	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
 	g.Expect(fs.WalkDir(os.DirFS(harness.Path()), "docs", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".md") {
@@ -69,41 +53,24 @@ func documents(g *WithT) []document {
 		}
 		return err
 	})).To(Succeed())
-	var found []document
+	var found []harness.Document
 	for _, path := range paths {
 		found = append(found, readDocument(g, path))
 	}
 	return found
 }
 
-func readDocument(g *WithT, path string) document {
-	raw, err := os.ReadFile(harness.Path(path))
+func readDocument(g *WithT, path string) harness.Document {
+	doc, err := harness.ReadDocument(path)
 	g.Expect(err).NotTo(HaveOccurred())
-	doc := document{path: path, text: string(raw)}
-	var open *block
-	for line := range strings.Lines(doc.text) {
-		lang, fence := strings.CutPrefix(strings.TrimRight(line, "\n"), "```")
-		switch {
-		case fence && open == nil:
-			open = &block{lang: lang}
-		case fence:
-			doc.blocks = append(doc.blocks, *open)
-			open = nil
-		case open != nil:
-			open.text += line
-		default:
-			doc.prose += line
-		}
-	}
-	g.Expect(open).To(BeNil(), "%s: a block is not closed", path)
 	return doc
 }
 
-// table is the table whose first column has this heading, without the heading: a row is its cells.
-func (d document) table(g *WithT, heading string) [][]string {
+// table is the table of a document whose first column has this heading, without the heading: a row is its cells.
+func table(g *WithT, d harness.Document, heading string) [][]string {
 	var rows [][]string
 	inside := false
-	for line := range strings.Lines(d.prose) {
+	for line := range strings.Lines(d.Prose) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "|") {
 			inside = false
@@ -120,7 +87,7 @@ func (d document) table(g *WithT, heading string) [][]string {
 			rows = append(rows, cells)
 		}
 	}
-	g.Expect(rows).NotTo(BeEmpty(), "%s has no table %q", d.path, heading)
+	g.Expect(rows).NotTo(BeEmpty(), "%s has no table %q", d.Path, heading)
 	return rows
 }
 
@@ -144,9 +111,9 @@ func TestDocsShowTheSamplesAsTheyAre(t *testing.T) {
 		samples = append(samples, string(readSample(g, name)))
 	}
 	for _, path := range []string{"README.md", "docs/security.md"} {
-		for _, b := range readDocument(g, path).blocks {
-			if b.lang == "yaml" {
-				shown = append(shown, b.text)
+		for _, b := range readDocument(g, path).Blocks {
+			if b.Lang == "yaml" {
+				shown = append(shown, b.Text)
 			}
 		}
 	}
@@ -163,17 +130,17 @@ func TestDocsManifestsApply(t *testing.T) {
 	g := NewWithT(t)
 	applied := 0
 	for _, doc := range documents(g) {
-		for _, b := range doc.blocks {
-			if b.lang != "yaml" {
+		for _, b := range doc.Blocks {
+			if b.Lang != "yaml" {
 				continue
 			}
-			for _, manifest := range regexp.MustCompile(`(?m)^---\n`).Split(b.text, -1) {
+			for _, manifest := range regexp.MustCompile(`(?m)^---\n`).Split(b.Text, -1) {
 				object := &unstructured.Unstructured{}
-				g.Expect(yaml.Unmarshal([]byte(manifest), object)).To(Succeed(), doc.path)
-				g.Expect(object.GetKind()).NotTo(BeEmpty(), "%s: a yaml block is a whole manifest:\n%s", doc.path, manifest)
+				g.Expect(yaml.Unmarshal([]byte(manifest), object)).To(Succeed(), doc.Path)
+				g.Expect(object.GetKind()).NotTo(BeEmpty(), "%s: a yaml block is a whole manifest:\n%s", doc.Path, manifest)
 				makeNamespace(t, object.GetNamespace())
 				_, err := cluster.KubectlInput(t.Context(), strings.NewReader(manifest), "apply", "--dry-run=server", "-f", "-")
-				g.Expect(err).NotTo(HaveOccurred(), "%s:\n%s", doc.path, manifest)
+				g.Expect(err).NotTo(HaveOccurred(), "%s:\n%s", doc.Path, manifest)
 				applied++
 			}
 		}
@@ -222,18 +189,18 @@ func TestDocsCommandsRun(t *testing.T) {
 	ran := 0
 	for _, doc := range documents(w.WithT) {
 		output := ""
-		for _, b := range doc.blocks {
-			switch reason, skip := notRun[b.firstLine()]; {
-			case b.lang == "text":
+		for _, b := range doc.Blocks {
+			switch reason, skip := notRun[b.FirstLine()]; {
+			case b.Lang == "text":
 				// What a command is said to print has the right columns.
-				w.Expect(strings.Fields(b.firstLine())).To(Equal(strings.Fields(block{text: output}.firstLine())), "%s:\n%s", doc.path, b.text)
-			case b.lang != "sh":
-				w.Expect(b.lang).To(BeElementOf("yaml", "go", "mermaid"), "%s: commands stand in sh blocks:\n%s", doc.path, b.text)
+				w.Expect(strings.Fields(b.FirstLine())).To(Equal(strings.Fields(harness.Block{Text: output}.FirstLine())), "%s:\n%s", doc.Path, b.Text)
+			case b.Lang != "sh":
+				w.Expect(b.Lang).To(BeElementOf("yaml", "go", "mermaid"), "%s: commands stand in sh blocks:\n%s", doc.Path, b.Text)
 			case skip:
-				t.Logf("not run, because it %s:\n%s", reason, b.text)
-				delete(skipped, b.firstLine())
+				t.Logf("not run, because it %s:\n%s", reason, b.Text)
+				delete(skipped, b.FirstLine())
 			default:
-				output = shell.run(doc.path, b.text)
+				output = shell.run(doc.Path, b.Text)
 				ran++
 			}
 		}
@@ -248,35 +215,15 @@ func TestDocsCommandsRun(t *testing.T) {
 // shell runs commands in a clone of this repository, with the test's control plane as the current cluster.
 type shell struct {
 	*world
-	dir string
-	env []string
+	*harness.Shell
 }
 
 func (w *world) newShell() *shell {
 	w.t.Helper()
-	s := &shell{world: w, dir: w.t.TempDir()}
-	// What commands change is copied, the rest is linked.
-	entries, err := os.ReadDir(harness.Path())
+	clone, err := harness.NewShell(w.t.TempDir(), cluster.Kubeconfig(), cluster.AssetsDir())
 	w.Expect(err).NotTo(HaveOccurred())
-	for _, entry := range entries {
-		switch name := entry.Name(); name {
-		case "config":
-			w.Expect(os.CopyFS(filepath.Join(s.dir, name), os.DirFS(harness.Path(name)))).To(Succeed())
-		case "dist", "bin", ".git":
-		default:
-			w.Expect(os.Symlink(harness.Path(name), filepath.Join(s.dir, name))).To(Succeed())
-		}
-	}
+	s := &shell{world: w, Shell: clone}
 	s.useStandIn()
-	for _, variable := range os.Environ() {
-		// A make around this test must not tell the ones inside what to do.
-		if !strings.HasPrefix(variable, "MAKE") && !strings.HasPrefix(variable, "MFLAGS=") {
-			s.env = append(s.env, variable)
-		}
-	}
-	s.env = append(s.env, "KUBECONFIG="+cluster.Kubeconfig(), "KUBECACHEDIR="+filepath.Join(s.dir, ".kubectl"), "KUBERC=off",
-		"GOBIN="+filepath.Join(s.dir, "bin"),
-		"PATH="+strings.Join([]string{filepath.Join(s.dir, "bin"), cluster.AssetsDir(), os.Getenv("PATH")}, string(os.PathListSeparator)))
 	return s
 }
 
@@ -303,7 +250,7 @@ func (s *shell) useStandIn() {
 	})).To(Succeed())
 	for _, name := range []string{"credentials.yaml", "gitops/platform/credentials.yaml"} {
 		edited := strings.Replace(string(readSample(s.WithT, name)), credentials["auth_base_uri"], s.sfmc.URL(), 1)
-		s.Expect(os.WriteFile(filepath.Join(s.dir, "config", "samples", name), []byte(edited), 0o600)).To(Succeed())
+		s.Expect(os.WriteFile(filepath.Join(s.Dir, "config", "samples", name), []byte(edited), 0o600)).To(Succeed())
 	}
 }
 
@@ -312,14 +259,10 @@ func (s *shell) run(path, commands string) string {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	bash := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands) //nolint:gosec // what the documents say
-	bash.Dir, bash.Env = s.dir, s.env
-	var stderr strings.Builder
-	bash.Stderr = &stderr
-	out, err := bash.Output()
-	s.Expect(err).NotTo(HaveOccurred(), "%s:\n%s\n%s%s", path, commands, out, stderr.String())
+	out, err := s.Run(ctx, commands)
+	s.Expect(err).NotTo(HaveOccurred(), path)
 	s.t.Logf("$ %s\n%s", strings.TrimSpace(commands), out)
-	return string(out)
+	return out
 }
 
 func TestDocsMakeTargetsExist(t *testing.T) {
@@ -332,14 +275,14 @@ func TestDocsMakeTargetsExist(t *testing.T) {
 	}
 	named := 0
 	for _, doc := range documents(g) {
-		code := strings.Join(codeIn(doc.prose), "\n")
-		for _, b := range doc.blocks {
-			if b.lang == "sh" {
-				code += "\n" + b.text
+		code := strings.Join(codeIn(doc.Prose), "\n")
+		for _, b := range doc.Blocks {
+			if b.Lang == "sh" {
+				code += "\n" + b.Text
 			}
 		}
 		for _, match := range regexp.MustCompile(`(?m)^\s*make ([a-z0-9-]+)`).FindAllStringSubmatch(code, -1) {
-			g.Expect(targets).To(HaveKey(match[1]), doc.path)
+			g.Expect(targets).To(HaveKey(match[1]), doc.Path)
 			named++
 		}
 	}
@@ -360,7 +303,7 @@ func TestDocsFlagsAreThoseOfTheBinary(t *testing.T) {
 		}
 	}
 	shown := map[string]string{}
-	for _, row := range readDocument(g, "README.md").table(g, "Flag") {
+	for _, row := range table(g, readDocument(g, "README.md"), "Flag") {
 		shown[strings.Trim(row[0], "`")] = row[1]
 	}
 	g.Expect(slices.Sorted(maps.Keys(shown))).To(Equal(slices.Sorted(maps.Keys(defaults))))
@@ -377,7 +320,7 @@ func TestDocsReasonsAreThoseOfTheAPI(t *testing.T) {
 	g := NewWithT(t)
 	shown := map[string]string{}
 	readme := readDocument(g, "README.md")
-	for _, row := range slices.Concat(readme.table(g, "Reason"), readme.table(g, "Grant's reason")) {
+	for _, row := range slices.Concat(table(g, readme, "Reason"), table(g, readme, "Grant's reason")) {
 		shown[strings.Trim(row[0], "`")] = strings.Trim(row[1], "`")
 	}
 	g.Expect(shown).To(Equal(reasons(g)))
@@ -425,7 +368,7 @@ func TestDocsMetricsAreThoseOfTheRegistry(t *testing.T) {
 	}).Should(HaveKey("sfmctoken_client_secret_expiry_timestamp_seconds"))
 
 	shown := map[string]string{}
-	for _, row := range readDocument(w.WithT, "README.md").table(w.WithT, "Metric") {
+	for _, row := range table(w.WithT, readDocument(w.WithT, "README.md"), "Metric") {
 		shown[strings.Trim(row[0], "`")] = strings.Join(codeIn(row[1]), " ")
 	}
 	own := maps.Clone(labels)
@@ -434,9 +377,9 @@ func TestDocsMetricsAreThoseOfTheRegistry(t *testing.T) {
 
 	// Whatever else is named in passing exists too.
 	for _, doc := range documents(w.WithT) {
-		for _, match := range regexp.MustCompile(`\b((?:sfmctoken|controller_runtime|workqueue)_[a-z_]+)(\.\w+)?`).FindAllStringSubmatch(doc.text, -1) {
+		for _, match := range regexp.MustCompile(`\b((?:sfmctoken|controller_runtime|workqueue)_[a-z_]+)(\.\w+)?`).FindAllStringSubmatch(doc.Text, -1) {
 			if match[2] == "" { // no file
-				w.Expect(labels).To(HaveKey(regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(match[1], "")), doc.path)
+				w.Expect(labels).To(HaveKey(regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(match[1], "")), doc.Path)
 			}
 		}
 	}
@@ -477,7 +420,7 @@ func TestDocsRecordIsThatOfTheCode(t *testing.T) {
 		}
 	}
 	var shown []string
-	for _, row := range readDocument(g, "docs/architecture.md").table(g, "Field") {
+	for _, row := range table(g, readDocument(g, "docs/architecture.md"), "Field") {
 		shown = append(shown, codeIn(row[0])...)
 	}
 	g.Expect(shown).To(ConsistOf(fields))
@@ -496,17 +439,17 @@ func TestDocsNameWhatExists(t *testing.T) {
 		}
 	}
 	for _, doc := range documents(g) {
-		for _, code := range codeIn(doc.prose) {
+		for _, code := range codeIn(doc.Prose) {
 			if regexp.MustCompile(`^(api|cmd|config|docs|hack|internal|test|\.ci)/[\w./-]*$`).MatchString(code) {
-				g.Expect(harness.Path(code)).To(exist(), doc.path)
+				g.Expect(harness.Path(code)).To(exist(), doc.Path)
 			}
 		}
-		for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(doc.text, -1) {
-			g.Expect(tests.String()).To(ContainSubstring("func "+name+"("), doc.path)
+		for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(doc.Text, -1) {
+			g.Expect(tests.String()).To(ContainSubstring("func "+name+"("), doc.Path)
 		}
-		for _, b := range doc.blocks {
-			if b.lang == "go" {
-				g.Expect(tests.String()).To(ContainSubstring(b.text), "%s: Go is shown as a test has it", doc.path)
+		for _, b := range doc.Blocks {
+			if b.Lang == "go" {
+				g.Expect(tests.String()).To(ContainSubstring(b.Text), "%s: Go is shown as a test has it", doc.Path)
 			}
 		}
 	}
@@ -532,19 +475,19 @@ func TestDocsLinksResolve(t *testing.T) {
 	g := NewWithT(t)
 	followed := 0
 	for _, doc := range documents(g) {
-		for _, match := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(doc.prose, -1) {
+		for _, match := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(doc.Prose, -1) {
 			link := match[1]
 			if strings.Contains(link, "://") {
 				continue
 			}
 			path, anchor, _ := strings.Cut(link, "#")
-			target := doc.path
+			target := doc.Path
 			if path != "" {
-				target = filepath.Join(filepath.Dir(doc.path), path)
+				target = filepath.Join(filepath.Dir(doc.Path), path)
 			}
-			g.Expect(harness.Path(target)).To(exist(), "%s links to %s", doc.path, link)
+			g.Expect(harness.Path(target)).To(exist(), "%s links to %s", doc.Path, link)
 			if anchor != "" {
-				g.Expect(anchors(readDocument(g, target))).To(ContainElement(anchor), "%s links to %s", doc.path, link)
+				g.Expect(anchors(readDocument(g, target))).To(ContainElement(anchor), "%s links to %s", doc.Path, link)
 			}
 			followed++
 		}
@@ -553,9 +496,9 @@ func TestDocsLinksResolve(t *testing.T) {
 }
 
 // anchors are those that headings get on the usual Git hosts.
-func anchors(doc document) []string {
+func anchors(doc harness.Document) []string {
 	var found []string
-	for _, match := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(doc.prose, -1) {
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(doc.Prose, -1) {
 		heading := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(match[1]), "")
 		found = append(found, strings.ReplaceAll(heading, " ", "-"))
 	}

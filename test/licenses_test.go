@@ -33,7 +33,7 @@ func TestTheOperatorIsBuiltFromWhatItsLicenseGoesWith(t *testing.T) {
 		}
 		fmt.Fprintf(&want, "| %s | %s |\n", module, strings.Join(found[module], ", "))
 	}
-	_, table, _ := strings.Cut(readDocument(g, "docs/licenses.md").text, "| --- | --- |\n")
+	_, table, _ := strings.Cut(readDocument(g, "docs/licenses.md").Text, "| --- | --- |\n")
 	g.Expect(table).To(Equal(want.String()), "docs/licenses.md must have this table:\n%s", want.String())
 }
 
