@@ -36,8 +36,9 @@ type Options struct {
 	// The program must have called Isolate, which takes root on Linux, and can
 	// have one such cluster in its life. Pods have addresses of their own, reach
 	// each other, the API server and what listens on NodeAddress, and nothing
-	// outside. There is no DNS, no kube-proxy and no registry: Services other than
-	// kubernetes lead nowhere, and images come from ImportImage.
+	// outside. There is no kube-proxy and no registry: Services other than kubernetes
+	// lead nowhere, and images come from ImportImage. Names are asked for at
+	// NodeAddress, where nobody answers unless the program does.
 	Node bool
 	// CRDs are files or folders of manifests that are applied before the
 	// controller manager starts. The garbage collector looks for new kinds only
@@ -60,7 +61,7 @@ type Cluster struct {
 	removeDir  bool
 	etcdPort   string
 	etcdPeer   string
-	port       string
+	host, port string // where the API server listens
 	managePort string
 
 	schedulePort string
@@ -111,8 +112,9 @@ func prepare(ctx context.Context, options Options) (_ *Cluster, err error) {
 		return nil, err
 	}
 	c.etcdPort, c.etcdPeer, c.port, c.managePort, c.schedulePort = ports[0], ports[1], ports[2], ports[3], ports[4]
+	c.host = loopback
 	if options.Node {
-		c.port = kubernetesPort
+		c.host, c.port = kubernetesAddress, kubernetesPort
 	}
 
 	if c.options.Dir == "" {

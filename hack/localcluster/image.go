@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +20,9 @@ type Image struct {
 	// Name has a registry, a path and a tag: docker.io/library/busybox:latest is
 	// what people call busybox.
 	Name string
+	// From is the archive of an image that the layer is put on, with all that it
+	// says of users, environment and programs. By default there is none.
+	From string
 	// Files are copied from the machine: the key is the path in the image, the
 	// value that of the machine's file. Symbolic links are followed. They can be
 	// read, and if the machine's can, run by everyone.
@@ -31,38 +33,40 @@ type Image struct {
 	// what it points to.
 	Links map[string]string
 	// Dirs are empty folders that everyone may write to.
-	Dirs       []string
+	Dirs []string
+	// Entrypoint, User (uid:gid) and Env (with elements such as PATH=/bin) are those
+	// of an image without From.
 	Entrypoint []string
-	// User is uid:gid, Env has elements such as PATH=/bin.
-	User string
-	Env  []string
+	User       string
+	Env        []string
 }
 
 // Write writes the image as `docker save` would: a tar file that containerd, buildah and
 // docker load.
 func (i Image) Write(w io.Writer) error {
+	base, err := i.base()
+	if err != nil {
+		return err
+	}
 	layer, err := i.layer()
 	if err != nil {
 		return err
 	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH,
-		"os":           "linux",
-		"config":       map[string]any{"Entrypoint": i.Entrypoint, "User": i.User, "Env": i.Env},
-		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + digest(layer)}},
-		"history":      []any{map[string]any{"created_by": "hack/localcluster"}},
-	})
+	config, err := base.configWith("sha256:" + digest(layer))
 	if err != nil {
 		return err
 	}
 	configName, layerName := digest(config)+".json", digest(layer)+".tar"
-	manifest, err := json.Marshal([]any{map[string]any{
-		"Config": configName, "RepoTags": []string{i.Name}, "Layers": []string{layerName},
-	}})
+	manifest, err := json.Marshal([]archived{{Config: configName, RepoTags: []string{i.Name}, Layers: append(base.layerNames, layerName)}})
 	if err != nil {
 		return err
 	}
 	archive := tar.NewWriter(w)
+	for n, name := range base.layerNames {
+		if err := addFile(archive, name, 0o644, base.layers[n]); err != nil {
+			return err
+		}
+	}
 	for _, file := range []struct {
 		name    string
 		content []byte

@@ -55,6 +55,31 @@ func TestTheSameFilesMakeTheSameImage(t *testing.T) {
 	g.Expect(readArchive(g, one.Bytes())).To(And(HaveLen(3), HaveKey("manifest.json")))
 }
 
+func TestAnImageCanBePutOnAnother(t *testing.T) {
+	g := NewWithT(t)
+	archive := filepath.Join(t.TempDir(), "base.tar")
+	base := Image{Name: "docker.io/local/base:1", Texts: map[string]string{"a": "1"}, Entrypoint: []string{"/a"}, User: "1:1"}
+	g.Expect(base.WriteFile(archive)).To(Succeed())
+	var content bytes.Buffer
+	g.Expect(Image{Name: "docker.io/local/more:1", From: archive, Texts: map[string]string{"b": "2"}}.Write(&content)).To(Succeed())
+	g.Expect(readArchive(g, content.Bytes())).To(HaveLen(4), "two layers, configuration and manifest")
+
+	more := filepath.Join(t.TempDir(), "more.tar")
+	g.Expect(os.WriteFile(more, content.Bytes(), 0o600)).To(Succeed())
+	read, err := readBaseImage(more)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(read.config).To(HaveKeyWithValue("config", And(HaveKeyWithValue("Entrypoint", ConsistOf("/a")), HaveKeyWithValue("User", "1:1"))))
+	g.Expect(read.config).To(HaveKeyWithValue("rootfs", HaveKeyWithValue("diff_ids", HaveExactElements("sha256:"+digest(read.layers[0]), "sha256:"+digest(read.layers[1])))))
+	g.Expect(readArchive(g, read.layers[1])).To(HaveKey("b"))
+}
+
+func TestWhatIsNoImageIsRefused(t *testing.T) {
+	g := NewWithT(t)
+	archive := filepath.Join(t.TempDir(), "no.tar")
+	g.Expect(os.WriteFile(archive, make([]byte, 1024), 0o600)).To(Succeed()) // an empty archive
+	g.Expect(Image{From: archive}.Write(io.Discard)).To(MatchError(ContainSubstring("is not the archive of one image")))
+}
+
 func TestANodeIsRefusedOutsideOfNamespacesOfItsOwn(t *testing.T) {
 	g := NewWithT(t)
 	_, err := Start(t.Context(), Options{Node: true})

@@ -18,7 +18,7 @@ import (
 // The network of a node, which nothing but the node is in; see Isolate.
 const (
 	nodeName = "node"
-	// NodeAddress is where pods reach what runs beside the node.
+	// NodeAddress is where pods reach what runs beside the node, and ask for names.
 	NodeAddress = "10.0.1.1"
 	podRange    = "10.0.1.0/24"
 	bridgeName  = "pods"
@@ -59,7 +59,7 @@ func (c *Cluster) startNode(ctx context.Context) error {
 }
 
 // connectNode makes the bridge that pods are connected to, and the addresses that
-// they know. It comes before the API server, which advertises one of them.
+// they know. It comes before the API server, which listens on one of them.
 func connectNode() error {
 	for _, args := range [][]string{
 		{"link", "add", bridgeName, "type", "bridge"},
@@ -89,7 +89,7 @@ func (n *node) write(clusterFile func(string) string) error {
 	return writeFiles(map[string][]byte{
 		n.file("cni/pods.conflist"): fmt.Appendf(nil, cniConfig, bridgeName, podRange, n.file("addresses")),
 		n.file("containerd.toml"):   fmt.Appendf(nil, containerdConfig, n.file("images"), n.file("state"), n.socket(), n.file("opt"), pauseImage, cniPlugins, n.file("cni"), runcProgram),
-		n.file("resolv.conf"):       nil, // pods know addresses alone: there is no DNS
+		n.file("resolv.conf"):       []byte("nameserver " + NodeAddress + "\n"),
 		n.file("kubelet.yaml"): fmt.Appendf(nil, kubeletConfig, NodeAddress, clusterFile("ca.crt"), clusterFile("serving.crt"), clusterFile("serving.key"),
 			n.socket(), "/"+isolated, n.file("resolv.conf"), n.file("pod-logs"), n.file("volume-plugins")),
 	})
@@ -324,11 +324,9 @@ func (c *Cluster) writeNodeIdentities(ca *authority) error {
 	})
 }
 
-// nodeAPIServerFlags let pods reach the API server, and the API server kubelet.
+// nodeAPIServerFlags let the API server reach kubelet.
 func (c *Cluster) nodeAPIServerFlags() []string {
 	return []string{
-		"--bind-address=0.0.0.0",
-		"--advertise-address=" + NodeAddress,
 		"--kubelet-preferred-address-types=InternalIP",
 		"--kubelet-certificate-authority=" + c.file("ca.crt"),
 		"--kubelet-client-certificate=" + c.file("kubelet-client.crt"),

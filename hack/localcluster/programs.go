@@ -74,7 +74,7 @@ func (c *Cluster) writeIdentities() error {
 
 func (c *Cluster) configFor(ca []byte, client keyPair) *rest.Config {
 	return &rest.Config{
-		Host:            "https://" + net.JoinHostPort(loopback, c.port),
+		Host:            "https://" + net.JoinHostPort(c.host, c.port),
 		TLSClientConfig: rest.TLSClientConfig{CAData: ca, CertData: client.cert, KeyData: client.key},
 		// Negative means no limit: what a test measures must not be the client.
 		QPS: -1,
@@ -105,7 +105,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 func (c *Cluster) startAPIServer(ctx context.Context) error {
 	args := []string{
 		"--etcd-servers=http://" + net.JoinHostPort(loopback, c.etcdPort),
-		"--bind-address=" + loopback,
+		"--bind-address=" + c.host,
 		"--secure-port=" + c.port,
 		"--tls-cert-file=" + c.file("serving.crt"),
 		"--tls-private-key-file=" + c.file("serving.key"),
