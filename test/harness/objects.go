@@ -31,8 +31,8 @@ func Package() sfmctest.Package {
 	}
 }
 
-// CredentialsSecret is the Secret that a person makes for a package at the stand-in.
-func CredentialsSecret(namespace, name string, standIn *sfmctest.Server, pkg sfmctest.Package) *corev1.Secret {
+// CredentialsSecret is the Secret that a person makes for a package at the stand-in, wherever that runs.
+func CredentialsSecret(namespace, name string, standIn interface{ URL() string }, pkg sfmctest.Package) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		StringData: map[string]string{

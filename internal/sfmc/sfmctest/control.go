@@ -12,6 +12,7 @@ import (
 // addControlRoutes serves the same scripts as the methods of Server:
 //
 //	GET    /_control/health                     204
+//	GET    /_control/ca                         CACert, in PEM
 //	GET    /_control/packages                   installed packages, without secrets
 //	PUT    /_control/packages                   a Package, or an array of them
 //	PATCH  /_control/packages/{clientID}        a packageChange
@@ -41,6 +42,7 @@ func (s *Server) addControlRoutes(mux *http.ServeMux) {
 		})
 	}
 	change("GET health", func(*http.Request) error { return nil })
+	mux.HandleFunc("GET /_control/ca", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(s.CACert()) })
 
 	read("packages", func() any { return s.publicPackages() })
 	change("PUT packages", s.putPackages)

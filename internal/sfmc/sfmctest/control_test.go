@@ -16,6 +16,11 @@ func control(t *testing.T, s *sfmctest.Server, method, path, body string) reply 
 	return mustSend(t, s, method, "_control/"+path, nil, body)
 }
 
+func TestTheAuthoritysCertificateIsReadOverHTTP(t *testing.T) {
+	s, _ := startServer(t, sfmctest.Options{})
+	NewWithT(t).Expect(control(t, s, http.MethodGet, "ca", "").body).To(Equal(string(s.CACert())))
+}
+
 func TestPackagesAreAddedAndChangedOverHTTP(t *testing.T) {
 	g := NewWithT(t)
 	s, _ := startServer(t, sfmctest.Options{})
