@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration faults soak e2e fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration faults soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -39,8 +39,11 @@ faults: control-plane ## Run the fault suite, with two minutes of faults at rand
 soak: control-plane ## Run faults at random for SOAK (1h).
 	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v
 
-e2e: ## Run the image on a node, with consumers in pods; quarter of an hour (needs root on Linux with Debian's packages).
-	cd test && go test -count=1 -timeout 45m -v ./e2e
+e2e: ## Run the image on a node, with consumers in pods (needs root on Linux with Debian's packages), or on the cluster that KUBECONFIG names.
+	cd test && $(if $(KUBECONFIG),KUBECONFIG=$(abspath $(KUBECONFIG))) go test -count=1 -timeout 45m -v ./e2e $(if $(KUBECONFIG),-run Consumer)
+
+e2e-image: ## Write the image that e2e needs beside the operator's, to be loaded into a cluster of your own.
+	cd test && go run ./e2e/image
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \

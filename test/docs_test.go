@@ -35,12 +35,14 @@ var notRun = map[string]string{
 	"make demo # the operator at work, without a Salesforce tenant":                        "is the demo, and the run that this test is part of; CI runs both",
 	"make image IMAGE=registry.example.com/sfmctoken-operator:0.1.0 PLATFORMS=linux/amd64": "needs Docker, and a registry to push to",
 	"kubectl -n sfmctoken-system rollout status deployment/sfmctoken-operator":             "needs a node: the operator runs as a process of the test instead",
-	"kubectl -n marketing logs deployment/journeys-emea-consumer":                          "needs a node",
+	"kubectl -n marketing rollout status deployment/sfmctoken-operator":                    "needs a node: a process with this ServiceAccount is what TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone runs",
+	"kubectl -n marketing rollout status deployment/journeys-emea-consumer":                "needs a node",
 	"kubectl delete -f dist/install.yaml":                                                  "would take the CRD away from the other tests",
 	"cd test && go test -run TestASecretWithAValidTokenAppears -v .":                       "would run this test suite inside of itself",
 	"cd test && go run ./bench -quick":                                                     "is the benchmark, which takes minutes and wants the machine for itself",
 	"make faults                                   # with two minutes of soak":             "is the fault suite, which CI runs beside this one",
 	".cache/bin/localcluster up":                                                           "runs until Ctrl-C; the tests' control plane is started by the same code",
+	"make image e2e-image":                                                                 "needs Docker and kind; make e2e takes the same way to the cluster that it starts itself",
 	"make node":                                                                            "runs until Ctrl-C, and needs root",
 }
 

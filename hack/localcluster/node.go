@@ -269,16 +269,6 @@ func (c *Cluster) ImportImage(ctx context.Context, archive string) error {
 	return nil
 }
 
-// KillContainer ends a container as a crash would. It is named as in a pod's
-// status.
-func (c *Cluster) KillContainer(ctx context.Context, containerID string) error {
-	id := strings.TrimPrefix(containerID, "containerd://")
-	if out, err := c.ctr(ctx, "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", id); err != nil {
-		return fmt.Errorf("killing the container %s: %w: %s", id, err, out)
-	}
-	return nil
-}
-
 // ContainerdSocket returns the address under which ctr reaches the node's
 // containerd, from within its namespaces.
 func (c *Cluster) ContainerdSocket() string { return c.node.socket() }

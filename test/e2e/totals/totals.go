@@ -13,6 +13,8 @@ type Totals struct {
 	// Seen are the tokens that the file held, one after another.
 	Seen      []Sighting `json:"seen"`
 	LastError string     `json:"lastError,omitempty"`
+	// Now is when they were told, by the consumer's clock.
+	Now time.Time `json:"now"`
 }
 
 // Sighting is the first moment at which the file held a token, which is named by a hash.

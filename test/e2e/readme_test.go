@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
+)
+
+// notRun are the README's sh blocks that are not run here, by their first line, with the reason.
+var notRun = map[string]string{
+	"make demo # the operator at work, without a Salesforce tenant":                        "takes no cluster",
+	"make image IMAGE=registry.example.com/sfmctoken-operator:0.1.0 PLATFORMS=linux/amd64": "needs Docker and a registry: the node is given an image of that name, built from the same Dockerfile",
+}
+
+// namespaced are those that install the operator for some namespaces. They are run in the end, when the cluster-wide one
+// is gone.
+var namespaced = []string{
+	"kubectl create namespace sales",
+	"make install-yaml CONFIG=config/namespaced IMAGE=registry.example.com/sfmctoken-operator:0.1.0",
+	"kubectl -n marketing rollout status deployment/sfmctoken-operator",
+}
+
+// The reader has a clone of this repository, an empty cluster, and what the README tells them to make: a package and an
+// image. Manifests are applied as they are printed, the operator runs with the settings of config/default, and Marketing
+// Cloud is reached by its names, on port 443: only the name service, and the root certificates of the images, lead to
+// the stand-in.
+func TestAReaderOfTheREADMEGetsFromAnEmptyClusterToAPodThatCallsMarketingCloud(t *testing.T) {
+	if node == nil {
+		t.Fatal("this needs a node of its own, whose names and images it decides: run it without KUBECONFIG")
+	}
+	c := accessCluster(t, "marketing", "marketing-emea", "sfmc-platform", "sales")
+	readme, err := harness.ReadDocument("README.md")
+	c.Expect(err).NotTo(HaveOccurred())
+	c.serveTenant(readme)
+	clone, err := harness.NewShell(t.TempDir(), node.Kubeconfig(), node.AssetsDir())
+	c.Expect(err).NotTo(HaveOccurred())
+	run := func(commands string) {
+		t.Helper()
+		out, err := clone.Run(t.Context(), commands)
+		c.Expect(err).NotTo(HaveOccurred())
+		t.Logf("$ %s\n%s", strings.TrimSpace(commands), out)
+	}
+
+	var later []string
+	called := false
+	for _, b := range readme.Blocks {
+		reason, skip := notRun[b.FirstLine()]
+		switch {
+		case b.Lang != "sh":
+		case skip:
+			t.Logf("not run, because it %s:\n%s", reason, b.Text)
+		case slices.Contains(namespaced, b.FirstLine()):
+			later = append(later, b.Text)
+		case strings.HasPrefix(b.Text, "kubectl delete "):
+			c.awaitGarbageCollector("marketing", "package-owner")
+			run(b.Text)
+		default:
+			run(b.Text)
+		}
+		if strings.Contains(b.Text, " logs deployment/journeys-emea-consumer") {
+			c.Eventually(c.sampleLog).WithArguments("marketing").WithTimeout(patience).Should(MatchRegexp(`"organization":\{"id":510004567\}`))
+			called = true
+		}
+	}
+	c.Expect(called).To(BeTrue(), "the README shows what the pod prints")
+
+	// Its last command removed the operator, and what it made went with it.
+	c.Eventually(func() string {
+		return c.kubectl("get", "secrets", "--all-namespaces", "--selector=app.kubernetes.io/managed-by=sfmctoken-operator", "--output=name")
+	}).WithTimeout(patience).Should(BeEmpty())
+	c.Expect(c.kubectl("get", "--ignore-not-found", "--output=name", "crd/sfmctokens.sfmctoken.dev", "namespace/"+harness.SystemNamespace)).To(BeEmpty())
+
+	c.Expect(later).To(HaveLen(len(namespaced)))
+	t.Cleanup(func() {
+		c.clean("delete", "--ignore-not-found", "--kustomize", harness.Path("config", "namespaced", "cluster"))
+	})
+	for _, commands := range later {
+		run(commands)
+	}
+	run("kubectl -n marketing apply -f config/samples/sfmctoken_full.yaml")
+	run("kubectl -n marketing wait --for=condition=Ready sfmctokens --all --timeout=60s")
+}
+
+// awaitGarbageCollector deletes an SFMCToken, and waits until its Secret is gone. From then on the garbage collector knows
+// the kind, as it does after a minute in any cluster.
+func (c *clusterAccess) awaitGarbageCollector(namespace, name string) {
+	c.t.Helper()
+	c.kubectl("-n", namespace, "delete", "sfmctoken", name)
+	c.Eventually(func() string {
+		return c.kubectl("-n", namespace, "get", "--ignore-not-found", "--output=name", "secret/"+name)
+	}).WithTimeout(patience).Should(BeEmpty())
+}
+
+// serveTenant makes the tenant and the package of config/samples, and images that trust the tenant's certificate.
+func (c *clusterAccess) serveTenant(readme harness.Document) {
+	c.t.Helper()
+	var credentials corev1.Secret
+	readSample(c, "credentials.yaml", &credentials)
+	authBaseURI, err := url.Parse(credentials.StringData["auth_base_uri"])
+	c.Expect(err).NotTo(HaveOccurred())
+	tenant, _, _ := strings.Cut(authBaseURI.Hostname(), ".")
+	names := make([]string, 0, 3)
+	for _, api := range []string{"auth", "rest", "soap"} {
+		names = append(names, tenant+"."+api+".marketingcloudapis.com")
+	}
+	c.serveNames()
+	standIn := sfmctest.Start(c.t, sfmctest.Options{
+		Listen: net.JoinHostPort(localcluster.NodeAddress, "443"),
+		Hosts:  names,
+		Packages: []sfmctest.Package{{
+			ClientID:     credentials.StringData["client_id"],
+			ClientSecret: credentials.StringData["client_secret"],
+			AccountID:    "510000001",
+			AccountIDs:   []string{"510004567", "510009999"},
+			Scopes:       []string{"journeys_read", "data_extensions_write"},
+		}},
+	})
+	image := regexp.MustCompile(`IMAGE=(\S+)`).FindStringSubmatch(readme.Text)
+	c.Expect(image).NotTo(BeNil())
+	c.importImage(localcluster.Image{Name: image[1], From: operatorImage(), Texts: c.rootsWith(standIn.CACert())})
+	c.importCurl(c.sampleConsumer().Spec.Template.Spec.Containers[0].Image, standIn.CACert()...)
+}
+
+// readSample reads a manifest of config/samples.
+func readSample(c *clusterAccess, name string, into any) {
+	c.t.Helper()
+	raw, err := os.ReadFile(harness.Path("config", "samples", name))
+	c.Expect(err).NotTo(HaveOccurred())
+	c.Expect(yaml.UnmarshalStrict(raw, into)).To(Succeed())
+}
