@@ -3,8 +3,8 @@ package test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -236,44 +236,64 @@ func TestATokenGoesWithTheCredentialsSecretOfAnotherNamespace(t *testing.T) {
 }
 
 func TestAccessThatGoesDuringARequestLeavesNothingInTheTarget(t *testing.T) {
-	for what, take := range map[string]func(w *world, platform string, grant *v1alpha1.SFMCAccessGrant){
-		"the grant": func(w *world, _ string, grant *v1alpha1.SFMCAccessGrant) {
+	const accessDenied, notFound = "Stalled=True AccessDenied", "Reconciling=True CredentialsNotFound"
+	for what, way := range map[string]struct {
+		take func(w *world, platform string, grant *v1alpha1.SFMCAccessGrant)
+		says string
+	}{
+		"the grant": {func(w *world, _ string, grant *v1alpha1.SFMCAccessGrant) {
 			w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
-		},
-		"the namespace's label":  func(w *world, _ string, _ *v1alpha1.SFMCAccessGrant) { w.label(w.ns, "region", "apac") },
-		"the credentials Secret": func(w *world, platform string, _ *v1alpha1.SFMCAccessGrant) { w.deleteCredentials(platform) },
-		"the Secret, replaced under the same name": func(w *world, platform string, grant *v1alpha1.SFMCAccessGrant) {
+		}, accessDenied},
+		"the namespace's label": {func(w *world, _ string, _ *v1alpha1.SFMCAccessGrant) {
+			w.label(w.ns, "region", "apac")
+		}, accessDenied},
+		"the credentials Secret": {func(w *world, platform string, _ *v1alpha1.SFMCAccessGrant) {
+			w.deleteCredentials(platform)
+		}, notFound},
+		"the Secret, replaced under the same name": {func(w *world, platform string, grant *v1alpha1.SFMCAccessGrant) {
 			w.deleteCredentials(platform)
 			other := w.pkg
 			other.ClientID = "client-id-of-a-stranger"
 			w.create(harness.CredentialsSecret(platform, "package", w.sfmc, other))
 			w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
-		},
+		}, accessDenied},
 	} {
 		t.Run(what, func(t *testing.T) {
-			w := newWorld(t)
+			const served = "510009999"
+			held := make(chan struct{})
+			release := sync.OnceFunc(func() { close(held) })
+			w := newWorld(t, func(options *sfmctest.Options) {
+				options.OnTokenRequest = func(request sfmctest.TokenRequest) {
+					if request.AccountID == unit {
+						<-held // the token is issued, and its answer on its way
+					}
+				}
+			})
+			defer release()
 			w.label(w.ns, "region", "emea")
 			platform := w.platform()
-			grant := w.grant(platform, "emea", selecting(map[string]string{"region": "emea"}))
+			grant := w.grant(platform, "emea", selecting(map[string]string{"region": "emea"}), func(grant *v1alpha1.SFMCAccessGrant) {
+				grant.Spec.AccountIDs = []v1alpha1.AccountID{unit, served}
+			})
+			w.token("served", from(platform, "package"), func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = served })
+			w.ready("served")
 			changes, err := admin.Watch(w.ctx, &corev1.SecretList{}, client.InNamespace(w.ns))
 			w.Expect(err).NotTo(HaveOccurred())
 			defer changes.Stop()
-			w.sfmc.AddFaults(sfmctest.Fault{AccountID: unit, Latency: time.Second})
 			w.token("journeys", from(platform, "package"))
-			w.Eventually(w.sfmc.Count).Should(Equal(1))
-			take(w, platform, grant)
-			w.Eventually(w.sfmc.Issued).Should(Equal(1))
-			// A look at a change after that is a look after the answer.
-			token := w.get("journeys")
-			change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.RefreshBefore = &metav1.Duration{Duration: time.Minute} })
-			w.Eventually(func() int64 { return w.get("journeys").Status.ObservedGeneration }).Should(Equal(token.Generation))
-			w.says("journeys", "Ready=False NoToken")
-			w.Expect(w.sfmc.Count()).To(Equal(1))
+			w.Eventually(w.sfmc.Issued).Should(Equal(2))
+			way.take(w, platform, grant)
+			w.says("served", "Ready=False NoToken", way.says) // so the operator knows
+			release()
+			w.says("journeys", "Ready=False NoToken", way.says)
+			w.Expect(w.sfmc.CountFor(w.pkg.ClientID, unit)).To(Equal(1))
 			w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "the-last-event"}})
 			for e := range changes.ResultChan() {
 				secret, ok := e.Object.(*corev1.Secret)
 				w.Expect(ok).To(BeTrue())
-				w.Expect(secret.Data).NotTo(HaveKey("access_token"))
+				if secret.Name == "journeys" {
+					w.Expect(secret.Data).NotTo(HaveKey("access_token"))
+				}
 				if secret.Name == "the-last-event" {
 					break
 				}

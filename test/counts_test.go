@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
@@ -61,16 +60,32 @@ func (w *world) requestsSince(before map[string]int) map[string]int {
 	return now
 }
 
-// quiet waits until nothing of earlier tests is being deleted, which would be counted too.
+// hasCost asserts what has been served since an earlier count, once the operator is idle. The API server counts a request
+// when it has been answered.
+func (w *world) hasCost(before, requests map[string]int) {
+	w.t.Helper()
+	w.Eventually(w.running.Idle).Should(BeTrue())
+	w.Eventually(func() map[string]int { return w.requestsSince(before) }).Should(Equal(requests))
+}
+
+// quiet waits until nothing comes any more that would be counted too: the deletion of what earlier tests had, and the
+// events that tell of valid tokens.
 func (w *world) quiet() {
 	w.t.Helper()
 	w.Eventually(func(g Gomega) {
+		var tokens v1alpha1.SFMCTokenList
+		g.Expect(admin.List(w.ctx, &tokens, client.InNamespace(w.ns))).To(Succeed())
+		var events corev1.EventList
+		g.Expect(admin.List(w.ctx, &events, client.InNamespace(w.ns))).To(Succeed())
+		for _, token := range tokens.Items {
+			g.Expect(events.Items).To(ContainElement(And(HaveField("Reason", "TokenValid"), HaveField("InvolvedObject.UID", token.UID))))
+		}
 		var namespaces corev1.NamespaceList
 		g.Expect(admin.List(w.ctx, &namespaces)).To(Succeed())
 		for _, namespace := range namespaces.Items {
 			g.Expect(namespace.DeletionTimestamp).To(BeNil(), namespace.Name)
 		}
-	}, time.Minute).Should(Succeed())
+	}).Should(Succeed())
 }
 
 // next waits for the next change of an SFMCToken that meets the condition, without a request of its own.
@@ -87,30 +102,16 @@ func next(w *world, changes watch.Interface, meets func(*v1alpha1.SFMCToken) boo
 	}).Should(BeTrue())
 }
 
-func reconciles(w *world) float64 {
-	families, err := metrics.Registry.Gather()
-	w.Expect(err).NotTo(HaveOccurred())
-	for _, family := range families {
-		if family.GetName() == "controller_runtime_reconcile_total" {
-			var total float64
-			for _, metric := range family.GetMetric() {
-				total += metric.GetCounter().GetValue()
-			}
-			return total
-		}
-	}
-	return 0
-}
-
 // costsNothingToLookAt asserts that the operator sends no request when it looks at an SFMCToken with nothing to do.
 func (w *world) costsNothingToLookAt(name string) {
 	w.t.Helper()
 	secret := w.secret(name)
-	reconciled, before := reconciles(w), w.apiRequests()
+	w.Eventually(w.running.Idle).Should(BeTrue())
+	looked, before := harness.Looks(), w.apiRequests()
 	secret.Labels["somebody"] = "elses" // an event about the target that asks for nothing
 	w.Expect(admin.Update(w.ctx, secret)).To(Succeed())
-	w.Eventually(func() float64 { return reconciles(w) }).Should(BeNumerically(">", reconciled))
-	w.Expect(w.requestsSince(before)).To(Equal(map[string]int{"PUT secrets": 1}), "the test's own")
+	w.Eventually(harness.Looks).Should(BeNumerically(">", looked))
+	w.hasCost(before, map[string]int{"PUT secrets": 1}) // the test's own
 }
 
 func TestARefreshCostsTwoWritesAndOneRead(t *testing.T) {
@@ -124,13 +125,9 @@ func TestARefreshCostsTwoWritesAndOneRead(t *testing.T) {
 	for range 3 {
 		before := w.apiRequests()
 		due := seen.Status.RefreshAt.Time
-		w.clock.SetTime(due.Add(time.Second))
+		w.setTime(due.Add(time.Second))
 		next(w, changes, func(token *v1alpha1.SFMCToken) bool { seen = token; return token.Status.RefreshAt.After(due) })
-		w.Expect(w.requestsSince(before)).To(Equal(map[string]int{
-			"GET secrets":             1,
-			"PUT secrets":             1,
-			"PATCH sfmctokens/status": 1,
-		}))
+		w.hasCost(before, map[string]int{"GET secrets": 1, "PUT secrets": 1, "PATCH sfmctokens/status": 1})
 	}
 	w.Expect(w.sfmc.Count()).To(Equal(4))
 }
@@ -152,7 +149,7 @@ func TestARefreshOfASharedTokenReadsTheCredentialsOnce(t *testing.T) {
 	w.Expect(err).NotTo(HaveOccurred())
 	defer changes.Stop()
 	before := w.apiRequests()
-	w.clock.SetTime(due.Add(time.Second))
+	w.setTime(due.Add(time.Second))
 	switched := map[string]bool{}
 	next(w, changes, func(token *v1alpha1.SFMCToken) bool {
 		if token.Status.LastRefreshAt != nil && token.Status.LastRefreshAt.Time.Equal(due.Add(time.Second)) {
@@ -160,11 +157,7 @@ func TestARefreshOfASharedTokenReadsTheCredentialsOnce(t *testing.T) {
 		}
 		return len(switched) == sharers
 	})
-	w.Expect(w.requestsSince(before)).To(Equal(map[string]int{
-		"GET secrets":             1,
-		"PUT secrets":             sharers,
-		"PATCH sfmctokens/status": sharers,
-	}))
+	w.hasCost(before, map[string]int{"GET secrets": 1, "PUT secrets": sharers, "PATCH sfmctokens/status": sharers})
 	w.Expect(w.sfmc.Count()).To(Equal(2))
 }
 
@@ -198,7 +191,7 @@ func TestAThousandTokensThroughARestartAndARefresh(t *testing.T) {
 			g.Expect(tokens.Items[i].Status.RefreshAt.Time).To(BeTemporally(">", w.clock.Now()))
 		}
 	}
-	w.Eventually(allReady, 2*time.Minute, time.Second).Should(Succeed())
+	w.Eventually(allReady, patience, time.Second).Should(Succeed())
 	w.Expect(w.sfmc.Count()).To(Equal(many))
 
 	w.stopOperator()
@@ -209,9 +202,9 @@ func TestAThousandTokensThroughARestartAndARefresh(t *testing.T) {
 
 	// All come due while the operator is away. On its return each is asked for once, before it expires.
 	w.stopOperator()
-	w.clock.Step(900 * time.Second)
+	w.step(900 * time.Second)
 	w.startOperator()
-	w.Eventually(allReady, 2*time.Minute, time.Second).Should(Succeed())
+	w.Eventually(allReady, patience, time.Second).Should(Succeed())
 	w.Expect(w.sfmc.Count()).To(Equal(2*many + 2))
 	var secrets corev1.SecretList
 	w.Expect(admin.List(w.ctx, &secrets, client.InNamespace(w.ns), client.MatchingLabels{"app.kubernetes.io/managed-by": "sfmctoken-operator"})).To(Succeed())
@@ -233,7 +226,7 @@ func TestARenewalIsNotStarvedByAStreamOfOtherEvents(t *testing.T) {
 	}
 	noisy := w.token("noisy")
 	w.stopOperator()
-	w.clock.Step(850 * time.Second) // all are due
+	w.step(850 * time.Second) // all are due
 	ctx, stop := context.WithCancel(w.ctx)
 	flooded := make(chan struct{})
 	go func() {

@@ -174,7 +174,7 @@ func removeNamespaces(t *testing.T, names ...string) {
 	for _, name := range names {
 		g.Eventually(func() bool {
 			return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKey{Name: name}, &corev1.Namespace{}))
-		}, time.Minute).Should(BeTrue())
+		}, patience).Should(BeTrue())
 	}
 }
 

@@ -30,13 +30,13 @@ func TestAnEndpointDownForLongerThanALife(t *testing.T) {
 	w.token("journeys")
 	expires := w.ready("journeys").Status.ExpiresAt.Time
 	w.sfmc.TakeDown()
-	w.clock.SetTime(w.get("journeys").Status.RefreshAt.Add(time.Second))
+	w.setTime(w.get("journeys").Status.RefreshAt.Add(time.Second))
 	w.says("journeys", valid, "Reconciling=True EndpointUnavailable", fine)
 
 	// Ready is True until the very moment of expiry.
-	w.clock.SetTime(expires.Add(-time.Second))
+	w.setTime(expires.Add(-time.Second))
 	w.Consistently(func() []string { return w.conditions("journeys", valid) }, 300*time.Millisecond).Should(Equal([]string{valid}))
-	w.clock.SetTime(expires)
+	w.setTime(expires)
 	w.says("journeys", "Ready=False TokenExpired", "Reconciling=True EndpointUnavailable")
 	w.Expect(w.held("journeys")).NotTo(BeEmpty())
 
@@ -60,7 +60,7 @@ func TestAThrottledClientSendsNothingBeforeRetryAfter(t *testing.T) {
 	change(w, w.get("journeys"), func(token *v1alpha1.SFMCToken) {
 		token.Annotations = map[string]string{v1alpha1.RefreshRequestedAtAnnotation: "now"}
 	})
-	w.clock.Step(299 * time.Second)
+	w.step(299 * time.Second)
 	w.Consistently(w.sfmc.Count, 300*time.Millisecond).Should(Equal(1))
 	w.travel(10*time.Second, time.Second, func() bool { return w.sfmc.Count() == 3 })
 	w.ready("journeys")
@@ -99,7 +99,7 @@ func TestARotatedSecretIsUsedAtOnceAndTheOldTokenStaysMeanwhile(t *testing.T) {
 	w.Expect(w.held("journeys")).To(Equal(old))
 	w.sfmc.ChangeMode(func(mode *sfmctest.Mode) { mode.StagedAfter = 0 })
 	w.Expect(w.sfmc.StageSecret(w.pkg.ClientID, "the-next-secret")).To(Succeed())
-	w.clock.Step(5 * time.Minute)
+	w.step(5 * time.Minute)
 	w.Eventually(func() error { return w.sfmc.ActivateStagedSecret(w.pkg.ClientID) }).Should(Succeed())
 	w.travel(15*time.Minute, 10*time.Second, func() bool { return w.held("journeys") != old })
 	w.ready("journeys")
@@ -190,8 +190,8 @@ func TestTheWallClockLeaps(t *testing.T) {
 			token := w.token("journeys")
 			w.ready("journeys")
 			old := w.held("journeys")
-			w.clock.Step(5 * time.Minute)
-			w.clock.SetTime(w.clock.Now().Add(leap))
+			w.step(5 * time.Minute)
+			w.setTime(w.clock.Now().Add(leap))
 			// The timer that was set before the leap is not moved by it; any event shows what the clock says now.
 			change(w, token, func(token *v1alpha1.SFMCToken) {
 				token.Spec.RefreshBefore = nil

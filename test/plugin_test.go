@@ -268,7 +268,7 @@ func TestThePluginBringsANewToken(t *testing.T) {
 	w.token("journeys")
 	w.ready("journeys")
 	old := w.held("journeys")
-	w.clock.Step(5 * time.Minute)
+	w.step(5 * time.Minute)
 	refreshed := w.kubectlSFMCToken("refresh", "journeys", "-n", w.ns)
 	w.Expect(refreshed.code).To(Equal(0))
 	is := w.ready("journeys")

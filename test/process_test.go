@@ -103,7 +103,7 @@ func TestAKilledLeaderIsReplacedAndNoTokenIsAskedForAgain(t *testing.T) {
 	w.Expect(first.Exited()).NotTo(BeClosed())
 	first.Kill()
 	w.token("later")
-	w.Eventually(func() string { return condition(w.get("later"), "Ready") }, time.Minute).Should(Equal(valid))
+	w.Eventually(func() string { return condition(w.get("later"), "Ready") }).Should(Equal(valid))
 	w.Expect(w.sfmc.Count()).To(Equal(1), "the new leader found the token in the other target Secret")
 	w.Expect(w.terminate(second)).To(Equal(0))
 }

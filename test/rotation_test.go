@@ -116,7 +116,7 @@ func TestARotationInEveryOrderLeavesNoGapAndNoNeedlessRequest(t *testing.T) {
 			w.ready("journeys")
 			w.ready("sibling")
 			w.Expect(w.sfmc.StageSecret(w.pkg.ClientID, nextSecret)).To(Succeed())
-			w.clock.Step(5 * time.Minute) // from then on Salesforce accepts both
+			w.step(5 * time.Minute) // from then on Salesforce accepts both
 			r := rotation{world: w, credentials: w.secret("sfmc-package")}
 			told.steps(r)
 			r.settle()
@@ -171,7 +171,7 @@ func TestOfManyTokensOneFindsOutThatTheActiveSecretIsDead(t *testing.T) {
 		w.ready("bu-" + unit)
 	}
 	w.Expect(w.sfmc.StageSecret(w.pkg.ClientID, nextSecret)).To(Succeed())
-	w.clock.Step(5 * time.Minute)
+	w.step(5 * time.Minute)
 	r := rotation{world: w, credentials: w.secret("sfmc-package")}
 	r.addStaged()
 	r.activate()

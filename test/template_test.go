@@ -123,7 +123,7 @@ func TestAKeyFromATemplateThatIsEditedByHandIsPutRight(t *testing.T) {
 		func(s *corev1.Secret) { s.Data["another"] = []byte("x") },
 	} {
 		change(w, w.secret("journeys"), edit)
-		w.Eventually(right, 2*time.Second).Should(Equal(was.Data))
+		w.Eventually(right).Should(Equal(was.Data))
 		// Nor is the token lost if nobody who remembers it was there.
 		w.stopOperator()
 		change(w, w.secret("journeys"), edit)
@@ -167,7 +167,7 @@ func TestABadTemplateIsStalledBeforeATokenIsAskedFor(t *testing.T) {
 		g.Expect(admin.List(w.ctx, &events, client.InNamespace(w.ns))).To(Succeed())
 		g.Expect(events.Items).To(ConsistOf(And(HaveField("Type", "Warning"), HaveField("Reason", "TemplateInvalid"), HaveField("Message", w.message("journeys")))))
 	}).Should(Succeed())
-	w.clock.Step(time.Hour)
+	w.step(time.Hour)
 	w.says("journeys", "Ready=False NoToken", "Stalled=True TemplateInvalid", settled)
 	w.Expect(w.sfmc.Count()).To(BeZero())
 
@@ -184,10 +184,10 @@ func TestABadTemplateLeavesTheSecretAsItIsUntilItIsMended(t *testing.T) {
 	was := w.secret("journeys")
 	change(w, token, misspelt)
 	w.says("journeys", valid, "Stalled=True TemplateInvalid", settled)
-	w.clock.SetTime(expiry.Add(-time.Second)) // a new token has been due for minutes
+	w.setTime(expiry.Add(-time.Second)) // a new token has been due for minutes
 	w.Consistently(func() []string { return w.conditions("journeys", valid, "Stalled=") }, 300*time.Millisecond).
 		Should(Equal([]string{valid, "Stalled=True TemplateInvalid"}))
-	w.clock.SetTime(expiry)
+	w.setTime(expiry)
 	w.says("journeys", "Ready=False TokenExpired", "Stalled=True TemplateInvalid", settled)
 	w.Expect(w.secret("journeys")).To(Equal(was), "authorization is never of another token than access_token")
 	w.Expect(w.sfmc.Count()).To(Equal(1))
@@ -267,9 +267,9 @@ func TestARefreshWithATemplateCostsNoMoreThanOneWithout(t *testing.T) {
 	defer changes.Stop()
 	before := w.apiRequests()
 	due := seen.Status.RefreshAt.Time
-	w.clock.SetTime(due.Add(time.Second))
+	w.setTime(due.Add(time.Second))
 	next(w, changes, func(token *v1alpha1.SFMCToken) bool { return token.Status.RefreshAt.After(due) })
-	w.Expect(w.requestsSince(before)).To(Equal(map[string]int{"GET secrets": 1, "PUT secrets": 1, "PATCH sfmctokens/status": 1}))
+	w.hasCost(before, map[string]int{"GET secrets": 1, "PUT secrets": 1, "PATCH sfmctokens/status": 1})
 	w.costsNothingToLookAt("journeys")
 	w.Expect(w.sfmc.Count()).To(Equal(2))
 }

@@ -80,7 +80,7 @@ func TestATokenIsReplacedBeforeItExpiresWithoutAGap(t *testing.T) {
 	old := w.held("journeys")
 	for range 5 {
 		due := first.Status.RefreshAt.Time
-		w.clock.SetTime(due.Add(-2 * time.Second))
+		w.setTime(due.Add(-2 * time.Second))
 		w.Consistently(func() string { return w.held("journeys") }, 200*time.Millisecond).Should(Equal(old), "not before its time")
 		w.travel(4*time.Second, time.Second, func() bool { return w.held("journeys") != old })
 		w.Expect(w.alive(old, "510004567")).To(BeTrue(), "the old token was replaced while it was alive")
@@ -100,7 +100,7 @@ func TestAShrinkingLifeNeverLetsATokenExpire(t *testing.T) {
 	for i, life := range []time.Duration{60 * time.Second, 1079 * time.Second, 45 * time.Second, 1079 * time.Second} {
 		w.sfmc.ChangeMode(func(mode *sfmctest.Mode) { mode.ExpiresIn = life })
 		expires := w.get("journeys").Status.ExpiresAt.Time
-		w.travel(20*time.Minute, 2*time.Second, func() bool { return w.sfmc.Count() > i+1 })
+		w.travel(20*time.Minute, 5*time.Second, func() bool { return w.sfmc.Count() > i+1 })
 		w.Expect(w.clock.Now()).To(BeTemporally("<", expires))
 		w.Eventually(func() time.Time { return w.get("journeys").Status.ExpiresAt.Time }).ShouldNot(Equal(expires))
 		w.ready("journeys")
@@ -150,7 +150,7 @@ func TestASuspendedTokenIsNotAskedForAndRunsOut(t *testing.T) {
 	w.ready("journeys")
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.Suspend = true })
 	w.says("journeys", valid, "Reconciling=True Suspended", fine)
-	w.clock.Step(1078 * time.Second)
+	w.step(1078 * time.Second)
 	w.says("journeys", valid)
 	w.travel(2*time.Second, time.Second, func() bool { return condition(w.get("journeys"), "Ready") == "Ready=False TokenExpired" })
 	w.Expect(w.held("journeys")).NotTo(BeEmpty(), "an expired token is not removed")

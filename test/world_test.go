@@ -52,13 +52,18 @@ func (l *logs) String() string {
 	return l.text.String()
 }
 
-const patience = 20 * time.Second
+// patience bounds every wait; it decides nothing, since what is waited for has to come.
+const patience = 3 * time.Minute
 
 // newWorld makes a namespace with the credentials Secret "sfmc-package", and starts an operator.
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, changes ...func(*sfmctest.Options)) *world {
 	w := (&world{pkg: harness.Package(), logs: &logs{}}).in(t)
 	w.clock = clocktesting.NewFakeClock(time.Now().Truncate(time.Second))
-	w.sfmc = sfmctest.Start(t, sfmctest.Options{Clock: w.clock, Packages: []sfmctest.Package{w.pkg}})
+	options := sfmctest.Options{Clock: w.clock, Packages: []sfmctest.Package{w.pkg}}
+	for _, change := range changes {
+		change(&options)
+	}
+	w.sfmc = sfmctest.Start(t, options)
 	w.ns = w.namespace()
 	w.create(harness.CredentialsSecret(w.ns, "sfmc-package", w.sfmc, w.pkg))
 	w.startOperator()
@@ -204,7 +209,21 @@ func (w *world) ready(name string) *v1alpha1.SFMCToken {
 	return w.get(name)
 }
 
-// travel moves the clock in steps until done, at most as far as it may.
+// setTime sets the clock, once the operator is idle: a look that is under way would take the time of its next one from
+// before the leap.
+func (w *world) setTime(to time.Time) {
+	w.t.Helper()
+	w.Eventually(w.running.Idle).Should(BeTrue())
+	w.clock.SetTime(to)
+}
+
+func (w *world) step(by time.Duration) {
+	w.t.Helper()
+	w.setTime(w.clock.Now().Add(by))
+}
+
+// travel moves the clock in steps until done, at most as far as it may, and never while the operator is at work: how fast
+// the machine is makes no difference.
 func (w *world) travel(atMost, step time.Duration, done func() bool) {
 	w.t.Helper()
 	start := w.clock.Now()
@@ -212,7 +231,7 @@ func (w *world) travel(atMost, step time.Duration, done func() bool) {
 		if done() {
 			return true
 		}
-		if w.clock.Since(start) < atMost {
+		if w.clock.Since(start) < atMost && w.running.Idle() {
 			w.clock.Step(step)
 		}
 		return false

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
@@ -124,7 +122,7 @@ func (w *clockWorld) tokensWith(condition string) int {
 	return count
 }
 
-// travel moves the clock in steps until done, at most as far as it may, and then waits.
+// travel moves the clock in steps until done, at most as far as it may, and never while the operator is at work.
 func (w *clockWorld) travel(atMost, step time.Duration, done func() bool) {
 	w.t.Helper()
 	start := w.clock.Now()
@@ -132,7 +130,7 @@ func (w *clockWorld) travel(atMost, step time.Duration, done func() bool) {
 		if done() {
 			return true
 		}
-		if w.clock.Since(start) < atMost {
+		if w.clock.Since(start) < atMost && w.running.Idle() {
 			w.clock.Step(step)
 		}
 		return false
@@ -209,36 +207,13 @@ func (c *leapingClock) Now() time.Time {
 // Since is by the monotonic clock.
 func (c *leapingClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
 
-// idle waits until the operator has looked at everything that it has been told of.
-func (w *clockWorld) idle() {
-	w.t.Helper()
-	w.Eventually(func() float64 { return w.sumOf("workqueue_depth", "controller_runtime_active_workers") }).MustPassRepeatedly(2).Should(BeZero())
-}
-
 // restart starts the operator again, and waits until it has looked at every SFMCToken: before that it is idle too.
 func (w *clockWorld) restart() {
 	w.t.Helper()
 	w.Expect(w.running.Stop()).To(Succeed())
-	looks := func() float64 { return w.sumOf("controller_runtime_reconcile_total") }
-	before := looks()
+	before := harness.Looks()
 	w.start()
-	w.Eventually(looks).Should(BeNumerically(">=", before+float64(len(w.keys))))
-}
-
-// sumOf is the sum of metrics of all controllers.
-func (w *clockWorld) sumOf(names ...string) (sum float64) {
-	w.t.Helper()
-	families, err := metrics.Registry.Gather()
-	w.Expect(err).NotTo(HaveOccurred())
-	for _, family := range families {
-		if !slices.Contains(names, family.GetName()) {
-			continue
-		}
-		for _, metric := range family.GetMetric() {
-			sum += metric.GetGauge().GetValue() + metric.GetCounter().GetValue() // it is one of them
-		}
-	}
-	return sum
+	w.Eventually(harness.Looks).Should(BeNumerically(">=", before+float64(len(w.keys))))
 }
 
 // renew asks for a new token of each identity, so that all are young, whatever their times were.
@@ -270,7 +245,7 @@ func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart b
 	}
 	shortest := 24 * time.Hour
 	for range steps {
-		w.idle() // a look that is under way would take its next time from the moment before the step
+		w.Eventually(w.running.Idle).MustPassRepeatedly(2).Should(BeTrue())
 		w.clock.Step(step)
 		w.Eventually(w.worst).Should(BeNumerically(">=", least), "after a leap of %s, restarted: %t", by, restart)
 		shortest = min(shortest, w.worst())

@@ -43,7 +43,7 @@ func TestTheOperatorRecoversFromAnAPIServerThatWasAwayForLongerThanALife(t *test
 func TestASecondReplicaTakesOverFromAKilledLeaderInTime(t *testing.T) {
 	t.Parallel()
 	shape := tens
-	shape.life = time.Minute // the lease lasts 15 s, so that a shorter life would have to end
+	shape.life = 90 * time.Second // the lease lasts 15 s, and the tries to get it take some more
 	w := newWorld(t, shape)
 	flags := elect(harness.SystemNamespace)
 	w.startOperator(flags...)

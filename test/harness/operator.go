@@ -14,6 +14,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
@@ -26,6 +27,8 @@ type Operator struct {
 	cancel context.CancelFunc
 	done   chan error
 	auth   *sfmc.Client
+	ended  bool
+	left   float64 // in the queues of operators that ran before in this process, by the metrics
 }
 
 // StartOperator starts the controller as cmd/main.go does, but for leader election and the probes. The identity in
@@ -58,7 +61,7 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 		cancel()
 		return nil, err
 	}
-	operator := &Operator{cancel: cancel, done: make(chan error, 1), auth: auth}
+	operator := &Operator{cancel: cancel, done: make(chan error, 1), auth: auth, left: sumOf("workqueue_depth")}
 	go func() { operator.done <- mgr.Start(ctx) }()
 	if !mgr.GetCache().WaitForCacheSync(ctx) {
 		return nil, errors.Join(errors.New("the operator's caches did not fill"), operator.Stop())
@@ -66,11 +69,35 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 	return operator, nil
 }
 
+// Idle tells whether the operator has looked at everything that it has been told of, and so whether its clock may be
+// moved on: a look that is under way would see another time in its middle. At most one operator may run in a process.
+func (o *Operator) Idle() bool {
+	return o.ended || sumOf("workqueue_depth") == o.left && sumOf("controller_runtime_active_workers") == 0
+}
+
+// Looks is how often operators of this process have looked at an object.
+func Looks() float64 { return sumOf("controller_runtime_reconcile_total") }
+
+// sumOf is the sum of a metric, a gauge or a counter, of all controllers.
+func sumOf(name string) (sum float64) {
+	families, _ := metrics.Registry.Gather() // those of SFMCTokens fail until the caches are filled; the others come
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			sum += metric.GetGauge().GetValue() + metric.GetCounter().GetValue() // it is one of them
+		}
+	}
+	return sum
+}
+
 // Stop ends the operator as a termination signal does and waits until it is gone.
 func (o *Operator) Stop() error {
 	o.cancel()
 	err := <-o.done
 	o.done <- err // a second Stop finds it too
+	o.ended = true
 	o.auth.CloseIdleConnections()
 	return err
 }
