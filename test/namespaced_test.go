@@ -1,11 +1,14 @@
 package test
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -77,6 +80,61 @@ func TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone(t *testing.T) {
 		}
 		return response.StatusCode, response.Body.Close()
 	}).Should(Equal(http.StatusOK))
+}
+
+// TestAWatchThatStandsStillInOneNamespaceHoldsNothingUp: after an outage of the API server a watch may come back a minute
+// late. controller-runtime's read-your-writes doesn't notice that if the watch of another namespace goes on.
+func TestAWatchThatStandsStillInOneNamespaceHoldsNothingUp(t *testing.T) {
+	w := newRealTimeWorld(t, sfmctest.Options{})
+	other := w.in(t)
+	other.ns = w.namespace()
+	other.create(harness.CredentialsSecret(other.ns, "sfmc-package", w.sfmc, w.pkg))
+	var still atomic.Bool
+	forever := make(chan struct{})
+	api := w.apiProxy(operator, func(response *http.Response) {
+		query := response.Request.URL.Query()
+		if query.Has("watch") && response.Request.URL.Path == "/api/v1/namespaces/"+w.ns+"/secrets" {
+			response.Body = &pausable{response.Body, &still, forever}
+		}
+	})
+	w.t.Cleanup(func() { close(forever) }) // before the proxy ends
+	w.startProcessAs(api, "--watch-namespaces", w.ns+","+other.ns)
+	token := w.token("journeys")
+	w.ready("journeys")
+	elsewhere := other.token("elsewhere", func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "510009999" })
+	other.ready("elsewhere")
+
+	still.Store(true)
+	for i := range 3 {
+		asked := fmt.Sprint(i)
+		for _, here := range []struct {
+			*world
+			token *v1alpha1.SFMCToken
+		}{{w, token}, {other, elsewhere}} {
+			old := here.held(here.token.Name)
+			change(here.world, here.token, func(token *v1alpha1.SFMCToken) {
+				token.Annotations = map[string]string{v1alpha1.RefreshRequestedAtAnnotation: asked}
+			})
+			here.Eventually(func() string { return here.held(here.token.Name) }).ShouldNot(Equal(old))
+			here.Eventually(func() string { return here.get(here.token.Name).Status.LastHandledRefreshRequest }).Should(Equal(asked))
+		}
+	}
+	w.Expect(w.sfmc.Count()).To(Equal(2+2*3), "no token was asked for twice")
+}
+
+// pausable is a stream from which nothing comes while it stands still.
+type pausable struct {
+	io.ReadCloser
+	still   *atomic.Bool
+	forever <-chan struct{}
+}
+
+func (p *pausable) Read(into []byte) (int, error) {
+	n, err := p.ReadCloser.Read(into)
+	if p.still.Load() {
+		<-p.forever
+	}
+	return n, err
 }
 
 // namespacedOverlay is config/namespaced in a copy of config, with other namespaces, as its comments ask for.

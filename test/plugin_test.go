@@ -340,10 +340,20 @@ func TestThePluginIsSentNoSecret(t *testing.T) {
 // recordingProxy stands before the API server, as an administrator, and writes down what that answers.
 func (w *world) recordingProxy(seen io.Writer) *rest.Config {
 	w.t.Helper()
-	config := cluster.Config()
-	transport, err := rest.TransportFor(config)
+	return w.apiProxy(cluster.Config(), func(response *http.Response) {
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.TeeReader(response.Body, seen), response.Body}
+	})
+}
+
+// apiProxy stands before the API server, with somebody's identity, and can change what that answers.
+func (w *world) apiProxy(identity *rest.Config, change func(*http.Response)) *rest.Config {
+	w.t.Helper()
+	transport, err := rest.TransportFor(identity)
 	w.Expect(err).NotTo(HaveOccurred())
-	target, err := url.Parse(config.Host)
+	target, err := url.Parse(identity.Host)
 	w.Expect(err).NotTo(HaveOccurred())
 	server := httptest.NewServer(&httputil.ReverseProxy{
 		FlushInterval: -1, // watches
@@ -353,10 +363,7 @@ func (w *world) recordingProxy(seen io.Writer) *rest.Config {
 			r.Out.Header.Set("Accept-Encoding", "identity")
 		},
 		ModifyResponse: func(response *http.Response) error {
-			response.Body = struct {
-				io.Reader
-				io.Closer
-			}{io.TeeReader(response.Body, seen), response.Body}
+			change(response)
 			return nil
 		},
 	})

@@ -26,9 +26,16 @@ func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, obj clie
 	defer cancel()
 	err := r.Client.Get(waiting, key, obj)
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		now := r.Clock.Now()
-		r.behind.Store(&now)
+		r.distrustCache()
 		return r.Live.Get(ctx, key, obj)
 	}
 	return err
+}
+
+// distrustCache has objects read from the API server for a while. A write that the API server refused, because the object
+// had changed, shows that the cache is behind too: with caches for several namespaces a read doesn't wait for the one whose
+// watch is broken, and would find the same old object until that is renewed.
+func (r *Reconciler) distrustCache() {
+	now := r.Clock.Now()
+	r.behind.Store(&now)
 }

@@ -84,7 +84,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-		// Somebody wrote the Secret after it was read; it is no failure to look once more.
+		// Somebody wrote the Secret after it was read, or the cache is behind; it is no failure to look once more.
+		r.distrustCache()
 		return ctrl.Result{RequeueAfter: transientFirst}, nil
 	}
 	if _, found := r.announced.LoadAndDelete(request.NamespacedName); found && err == nil {
@@ -101,6 +102,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 		switch err := r.Client.Status().Patch(context.WithoutCancel(ctx), &obj, patch); {
 		case apierrors.IsConflict(err):
+			r.distrustCache()
 			return ctrl.Result{RequeueAfter: transientFirst}, nil // about an object that has changed since
 		case err != nil:
 			return ctrl.Result{}, client.IgnoreNotFound(fmt.Errorf("write the status: %w", err))
