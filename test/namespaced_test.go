@@ -71,7 +71,8 @@ func TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone(t *testing.T) {
 	w.reachesOnly(account, third, marketing, sales)
 
 	// The replica that stands by fills its caches too, or it would never be ready.
-	probes := freeAddress(w)
+	probes, err := harness.FreeAddress()
+	w.Expect(err).NotTo(HaveOccurred())
 	w.startProcessAs(account, append(flags, "--health-probe-bind-address", probes)...)
 	w.Eventually(func() (int, error) {
 		response, err := http.Get("http://" + probes + "/readyz")

@@ -89,13 +89,16 @@ func impersonate(user string) *rest.Config {
 }
 
 // editor is somebody with the built-in role edit in the test's namespace.
-func (w *world) editor() *rest.Config {
+func (w *world) editor() client.Client {
+	w.t.Helper()
 	w.create(&rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "editor"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "editor"}},
 	})
-	return impersonate("editor")
+	editor := w.as(impersonate("editor"))
+	w.Eventually(func() error { return editor.Create(w.ctx, secretIn(w.ns), client.DryRunAll) }).Should(Succeed(), "the right has arrived")
+	return editor
 }
 
 // limitedNamespace makes a Namespace with limits; none for an empty text.
@@ -155,7 +158,7 @@ func TestWhoMayWriteWhichSecretsUnderThePolicies(t *testing.T) {
 		leavesLabel, leavesForeign, leavesOpaque = "leaves its label", "changes only Secrets", "Opaque alone"
 		allowed                                  = ""
 	)
-	people := map[string]client.Client{"a cluster administrator": admin, "an editor": w.as(w.editor())}
+	people := map[string]client.Client{"a cluster administrator": admin, "an editor": w.editor()}
 	collector := map[string]client.Client{"the garbage collector": w.as(impersonate("system:serviceaccount:kube-system:generic-garbage-collector"))}
 	itself := map[string]client.Client{"the operator": w.as(operator)}
 	label := func(s *corev1.Secret) { s.Labels = map[string]string{managedBy: managed} }

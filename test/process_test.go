@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -75,13 +74,6 @@ func newRealTimeWorld(t *testing.T, options sfmctest.Options) *world {
 	return w
 }
 
-func freeAddress(w *world) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	w.Expect(err).NotTo(HaveOccurred())
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 func TestATerminatedOperatorWritesTheTokenThatItHasAskedFor(t *testing.T) {
 	w := newRealTimeWorld(t, sfmctest.Options{Latency: 2 * time.Second})
 	p := w.startProcess()
@@ -110,7 +102,8 @@ func TestAKilledLeaderIsReplacedAndNoTokenIsAskedForAgain(t *testing.T) {
 
 func TestMetricsNeedAuthentication(t *testing.T) {
 	w := newRealTimeWorld(t, sfmctest.Options{})
-	address := freeAddress(w)
+	address, err := harness.FreeAddress()
+	w.Expect(err).NotTo(HaveOccurred())
 	w.startProcess("--metrics-bind-address", address)
 	w.token("journeys")
 	w.ready("journeys")

@@ -107,7 +107,7 @@ func (d *demo) startOperator(ctx context.Context, binary string) error {
 	if err := localcluster.WriteKubeconfig(config, kubeconfig); err != nil {
 		return err
 	}
-	probes, err := freeAddress()
+	probes, err := harness.FreeAddress()
 	if err != nil {
 		return err
 	}

@@ -3,14 +3,13 @@ package faults
 import (
 	"context"
 	"encoding/json"
-	"math/rand/v2"
-	"net"
-	"strconv"
 	"strings"
 	"testing"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
 // proxy is between the operator and Marketing Cloud. It passes TLS through, and delays, cuts and resets.
@@ -22,7 +21,11 @@ type proxy struct {
 func startProxy(t *testing.T, upstream string) *proxy {
 	t.Helper()
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := &proxy{t, toxiproxy.NewProxy(server, t.Name(), freeAddress(t), upstream)}
+	address, err := harness.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t, toxiproxy.NewProxy(server, t.Name(), address, upstream)}
 	if err := p.Start(); err != nil {
 		t.Fatalf("start the proxy: %v", err)
 	}
@@ -56,23 +59,4 @@ func (p *proxy) cut() {
 	if err := p.Start(); err != nil {
 		p.t.Fatalf("start the proxy again: %v", err)
 	}
-}
-
-// freeAddress is a loopback address that nobody listens on, with a port below those that systems give to outgoing
-// connections: none takes it while its server is down.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	const lowest, highest = 10000, 20000
-	for range 1000 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(highest-lowest))) //nolint:gosec // picks a port, guards nothing
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err == nil {
-			return address
-		}
-	}
-	t.Fatalf("no free loopback port between %d and %d", lowest, highest)
-	return ""
 }

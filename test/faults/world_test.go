@@ -76,7 +76,7 @@ func newWorld(t *testing.T, shape shape) *world {
 	}
 	w.observer = newObserver(t, shape.life)
 	w.standIn = sfmctest.Start(t, sfmctest.Options{
-		Listen: freeAddress(t), ExpiresIn: shape.life, Life: shape.life, Packages: w.packages, OnTokenRequest: w.observer.answered,
+		ExpiresIn: shape.life, Life: shape.life, Packages: w.packages, OnTokenRequest: w.observer.answered,
 	})
 	if shape.mode != nil {
 		w.standIn.ChangeMode(shape.mode)

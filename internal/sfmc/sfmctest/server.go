@@ -17,8 +17,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,7 +32,8 @@ import (
 // Options say how a Server starts. The zero value is a true-to-life server on
 // a free loopback port.
 type Options struct {
-	// Listen is the address to listen on. Default 127.0.0.1:0.
+	// Listen is the address to listen on. Default: a free port of 127.0.0.1 that
+	// stays free while the server is down.
 	Listen string
 	// Hosts are further names and addresses in the server's certificate, beside
 	// 127.0.0.1, ::1, localhost and the address it listens on.
@@ -48,7 +51,7 @@ type Options struct {
 	// Packages are added before the first request can arrive.
 	Packages []Package
 	// OnTokenRequest is called once for each token request when its answer is
-	// decided, or when the client went away unanswered. It must not block.
+	// decided, or when the client went away unanswered. The answer waits for it.
 	OnTokenRequest func(TokenRequest)
 }
 
@@ -77,17 +80,17 @@ type Server struct {
 
 // NewServer starts a server; Close ends it.
 func NewServer(options Options) (*Server, error) {
-	if options.Listen == "" {
-		options.Listen = "127.0.0.1:0"
-	}
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
-	listenHost, _, err := net.SplitHostPort(options.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen address: %w", err)
+	listenHost := loopback
+	if options.Listen != "" {
+		var err error
+		if listenHost, _, err = net.SplitHostPort(options.Listen); err != nil {
+			return nil, fmt.Errorf("listen address: %w", err)
+		}
 	}
-	certificate, err := newCertificate(append([]string{"127.0.0.1", "::1", "localhost", listenHost}, options.Hosts...))
+	certificate, err := newCertificate(append([]string{loopback, "::1", "localhost", listenHost}, options.Hosts...))
 	if err != nil {
 		return nil, fmt.Errorf("make certificate: %w", err)
 	}
@@ -155,7 +158,7 @@ func (s *Server) BringUp() error {
 	if s.http != nil {
 		return errors.New("the server is up already")
 	}
-	listener, err := net.Listen("tcp", s.address)
+	listener, err := listen(s.address)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -184,6 +187,25 @@ func (s *Server) BringUp() error {
 	}()
 	s.http, s.cancel, s.served = server, cancel, served
 	return nil
+}
+
+const loopback = "127.0.0.1"
+
+// listen listens on an address, or on a loopback port if it is empty. That is
+// below those that systems give to outgoing connections: none takes it while the
+// server is down.
+func listen(address string) (listener net.Listener, err error) {
+	if address != "" {
+		return net.Listen("tcp", address)
+	}
+	const lowest, highest = 10000, 20000
+	for range 1000 {
+		port := strconv.Itoa(lowest + rand.IntN(highest-lowest)) //nolint:gosec // spreads, guards nothing
+		if listener, err = net.Listen("tcp", net.JoinHostPort(loopback, port)); err == nil {
+			break
+		}
+	}
+	return listener, err
 }
 
 // TakeDown cuts all connections and refuses new ones until BringUp.
@@ -221,7 +243,7 @@ func publicHost(address net.Addr, hosts []string) string {
 		return address.String()
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
+		host = loopback
 		if len(hosts) > 0 {
 			host = hosts[0]
 		}
