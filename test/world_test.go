@@ -222,20 +222,10 @@ func (w *world) step(by time.Duration) {
 	w.setTime(w.clock.Now().Add(by))
 }
 
-// travel moves the clock in steps until done, at most as far as it may, and never while the operator is at work: how fast
-// the machine is makes no difference.
+// travel moves the clock in steps until done, at most as far as it may.
 func (w *world) travel(atMost, step time.Duration, done func() bool) {
 	w.t.Helper()
-	start := w.clock.Now()
-	w.Eventually(func() bool {
-		if done() {
-			return true
-		}
-		if w.clock.Since(start) < atMost && w.running.Idle() {
-			w.clock.Step(step)
-		}
-		return false
-	}).Should(BeTrue(), "not within %s on the clock", atMost)
+	w.Eventually(w.running.Travel(w.clock, atMost, step, done)).Should(BeTrue(), "not within %s on the clock", atMost)
 }
 
 // alive tells whether Marketing Cloud takes a token for this business unit.

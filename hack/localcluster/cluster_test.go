@@ -18,7 +18,7 @@ import (
 )
 
 // A slow machine may take this long; a fast one doesn't wait for it.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // startCluster starts a cluster that the end of the test stops.
 func startCluster(t *testing.T, options Options) (*Cluster, *kubernetes.Clientset) {

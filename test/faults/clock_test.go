@@ -122,19 +122,10 @@ func (w *clockWorld) tokensWith(condition string) int {
 	return count
 }
 
-// travel moves the clock in steps until done, at most as far as it may, and never while the operator is at work.
+// travel moves the clock in steps until done, at most as far as it may.
 func (w *clockWorld) travel(atMost, step time.Duration, done func() bool) {
 	w.t.Helper()
-	start := w.clock.Now()
-	w.Eventually(func() bool {
-		if done() {
-			return true
-		}
-		if w.clock.Since(start) < atMost && w.running.Idle() {
-			w.clock.Step(step)
-		}
-		return false
-	}).Should(BeTrue(), "not within %s on the clock", atMost)
+	w.Eventually(w.running.Travel(w.clock, atMost, step, done)).Should(BeTrue(), "not within %s on the clock", atMost)
 }
 
 const reportedLife = 1079 * time.Second

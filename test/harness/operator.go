@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/time/rate"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -73,6 +75,21 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 // moved on: a look that is under way would see another time in its middle. At most one operator may run in a process.
 func (o *Operator) Idle() bool {
 	return o.ended || sumOf("workqueue_depth") == o.left && sumOf("controller_runtime_active_workers") == 0
+}
+
+// Travel is a condition to wait for: done. Until then it moves the operator's clock in steps, at most as far as it may, and
+// never while the operator is at work: how fast the machine is makes no difference.
+func (o *Operator) Travel(clock *clocktesting.FakeClock, atMost, step time.Duration, done func() bool) func() bool {
+	start := clock.Now()
+	return func() bool {
+		if done() {
+			return true
+		}
+		if clock.Since(start) < atMost && o.Idle() {
+			clock.Step(step)
+		}
+		return false
+	}
 }
 
 // Looks is how often operators of this process have looked at an object.
