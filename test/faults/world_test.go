@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -324,10 +325,14 @@ func (w *world) requests() (asked, allowed int, tooMany []string) {
 	}
 	by := map[string]int{}
 	for _, request := range o.asked {
+		if request.BrokenOff {
+			asked++ // by a reset or a kill, which leave it open for whom
+			continue
+		}
 		by[request.ClientID+"/"+request.AccountID]++
 	}
 	if len(by) != w.shape.identities() {
-		tooMany = append(tooMany, fmt.Sprintf("tokens were asked for %d identities instead of %d", len(by), w.shape.identities()))
+		tooMany = append(tooMany, fmt.Sprintf("tokens were asked for %d identities instead of %d: %q", len(by), w.shape.identities(), slices.Sorted(maps.Keys(by))))
 	}
 	for identity, count := range by {
 		if count > each {

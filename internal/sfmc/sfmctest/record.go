@@ -28,6 +28,9 @@ type TokenRequest struct {
 	ContentType string `json:"contentType"`
 	UserAgent   string `json:"userAgent"`
 	Protocol    string `json:"protocol"`
+	// BrokenOff tells that the connection ended before the whole body had come, so
+	// that nothing is known of it.
+	BrokenOff bool `json:"brokenOff,omitempty"`
 	// Status is what was answered. Zero: nothing yet, or nothing ever.
 	Status int `json:"status"`
 	// Refusal names the refusal, if it was a known one.

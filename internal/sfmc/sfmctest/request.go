@@ -16,6 +16,7 @@ type tokenRequest struct {
 	scope                             string
 	scopeSent                         bool
 	contentType                       string
+	brokenOff                         bool
 }
 
 const (
@@ -31,7 +32,8 @@ func readTokenRequest(r *http.Request) (*tokenRequest, Refusal) {
 	// Read to the end even if it is refused: net/http notices that a client went
 	// away only when nothing of its request is left to read.
 	body, err := io.ReadAll(io.LimitReader(r.Body, requestLimit+1))
-	if err != nil || len(body) > requestLimit {
+	read.brokenOff = err != nil
+	if read.brokenOff || len(body) > requestLimit {
 		return read, InvalidRequest
 	}
 	if r.Method != http.MethodPost {

@@ -24,6 +24,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		ContentType:   request.contentType,
 		UserAgent:     r.UserAgent(),
 		Protocol:      r.Proto,
+		BrokenOff:     request.brokenOff,
 	}, identityOf(request))
 	mode := s.mode.Load()
 	fault, _ := s.faults.next(request)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -141,4 +142,24 @@ func TestTakingTheServerDownEndsRequestsThatWait(t *testing.T) {
 	g.Eventually(s.Count).Should(Equal(1))
 	s.TakeDown()
 	g.Eventually(ended).Should(Receive(HaveOccurred()))
+}
+
+func TestARequestThatIsBrokenOffIsRecordedAsSuch(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		g := NewWithT(t)
+		s, _ := startServer(t, sfmctest.Options{})
+		body, rest := io.Pipe()
+		go func() {
+			_, _ = rest.Write([]byte(`{"client_id":"`))
+			rest.CloseWithError(errors.New("the client goes"))
+		}()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"v2/token", body)
+		g.Expect(err).NotTo(HaveOccurred())
+		_, err = clientOf(t, s, http2).Do(request)
+		g.Expect(err).To(MatchError(ContainSubstring("the client goes")))
+		g.Eventually(s.Requests).Should(ConsistOf(And(HaveField("BrokenOff", true), HaveField("ClientID", ""), HaveField("Issued", false))))
+
+		ask(t, s, good())
+		g.Expect(s.Requests()).To(ContainElement(And(HaveField("BrokenOff", false), HaveField("Issued", true))))
+	}
 }
