@@ -326,7 +326,7 @@ func (w *world) requests() (asked, allowed int, tooMany []string) {
 	by := map[string]int{}
 	for _, request := range o.asked {
 		if request.BrokenOff {
-			asked++ // by a reset or a kill, which leave it open for whom
+			asked++ // by a reset or a kill: it isn't known for whom
 			continue
 		}
 		by[request.ClientID+"/"+request.AccountID]++
@@ -340,5 +340,8 @@ func (w *world) requests() (asked, allowed int, tooMany []string) {
 		}
 		asked += count
 	}
-	return asked, each * w.shape.identities(), tooMany
+	if allowed = each * w.shape.identities(); asked > allowed {
+		tooMany = append(tooMany, fmt.Sprintf("%d requests altogether, allowed are %d", asked, allowed))
+	}
+	return asked, allowed, tooMany
 }
