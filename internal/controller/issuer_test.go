@@ -14,7 +14,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 const (

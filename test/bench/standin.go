@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 const standInProgram = "sfmc-standin"

@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 

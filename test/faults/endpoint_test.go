@@ -7,7 +7,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 // begin makes a world with a running operator and all Secrets served.

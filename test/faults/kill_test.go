@@ -7,7 +7,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 func TestAHundredKillsLoseNoTokenAndCostAtMostOneEach(t *testing.T) {

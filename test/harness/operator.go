@@ -21,7 +21,7 @@ import (
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 // Operator is the operator running in this process, with a clock of the test's.

@@ -8,7 +8,7 @@ import (
 
 	. "github.com/onsi/gomega"
 
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 func TestThrottlingAnswersAreAsDocumented(t *testing.T) {
