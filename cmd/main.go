@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
-	"golang.org/x/time/rate"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -29,45 +28,49 @@ import (
 const shutdownTimeout = 45 * time.Second
 
 type settings struct {
-	allowedAuthHosts, watchNamespaces list
-	caFile, logLevel                  string
-	concurrency                       int
-	requestRate                       float64
-	requestBurst                      int
-	leaderElect                       bool
-	leaderElectionNamespace           string
-	metricsAddress, probeAddress      string
-	metricsSecure                     bool
+	controller.Options
+	caFile, logLevel, metricsAddress, probeAddress, leaderElectionNamespace string
+	leaderElect, metricsSecure                                              bool
 }
 
-// list is a flag that can be given several times, or once with commas.
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, ",") }
-
-func (l *list) Set(value string) error {
-	for item := range strings.SplitSeq(value, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			*l = append(*l, item)
+// addTo is a flag that can be given several times, or once with commas.
+func addTo(items *[]string) func(value string) error {
+	return func(value string) error {
+		for item := range strings.SplitSeq(value, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				*items = append(*items, item)
+			}
 		}
+		return nil
 	}
-	return nil
 }
 
 func main() {
-	var s settings
-	flag.Var(&s.allowedAuthHosts, "allow-auth-host", "HOST or HOST:PORT to accept as an authentication host beside mc….auth.marketingcloudapis.com, for gateways and tests; still https. Can be repeated.")
-	flag.Var(&s.watchNamespaces, "watch-namespaces", "Namespaces to work in, separated by commas. Default: all.")
-	flag.StringVar(&s.caFile, "ca-file", "", "PEM file of root certificates to trust for token requests beside the system's. Read once, at the start.")
+	s := settings{Options: controller.Options{Clock: clock.RealClock{}}}
+	flag.Func("allow-auth-host", "HOST or HOST:PORT to accept as an authentication host beside mc….auth."+
+		"marketingcloudapis.com, for gateways and tests; still https. Can be repeated.", addTo(&s.AllowedAuthHosts))
+	flag.Func("watch-namespaces", "Namespaces to work in, separated by commas. Default: all.",
+		addTo(&s.WatchNamespaces))
+	flag.StringVar(&s.caFile, "ca-file", "",
+		"PEM file of root certificates to trust for token requests beside the system's. Read once, at the start.")
 	flag.StringVar(&s.logLevel, "log-level", "info", "What is logged: info or debug.")
-	flag.IntVar(&s.concurrency, "max-concurrent-reconciles", 32, "How many SFMCTokens are worked on at once. A token request that gets no answer occupies one for up to 30 s.")
-	flag.Float64Var(&s.requestRate, "token-requests-per-second", 50, "Token requests to one authentication host per second. 10,000 tokens that are due at once are replaced within 200 s, before any of them expires.")
-	flag.IntVar(&s.requestBurst, "token-requests-burst", 10, "Token requests to one authentication host that may be sent at once.")
-	flag.BoolVar(&s.leaderElect, "leader-elect", false, "Work only while holding the Lease, so that several replicas can run.")
-	flag.StringVar(&s.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the one that the operator runs in.")
-	flag.StringVar(&s.metricsAddress, "metrics-bind-address", "0", "Address of the metrics endpoint, for example :8443. Default: 0, none.")
-	flag.BoolVar(&s.metricsSecure, "metrics-secure", true, "Serve metrics over TLS and only to whom Kubernetes allows it.")
-	flag.StringVar(&s.probeAddress, "health-probe-bind-address", ":8081", "Address of the probes /healthz and /readyz; 0 for none.")
+	flag.IntVar(&s.Concurrency, "max-concurrent-reconciles", 32, "How many SFMCTokens are worked on at once. "+
+		"A token request that gets no answer occupies one for up to 30 s.")
+	flag.Float64Var((*float64)(&s.Issuer.RequestRate), "token-requests-per-second", 50,
+		"Token requests to one authentication host per second. "+
+			"10,000 tokens that are due at once are replaced within 200 s, before any of them expires.")
+	flag.IntVar(&s.Issuer.RequestBurst, "token-requests-burst", 10,
+		"Token requests to one authentication host that may be sent at once.")
+	flag.BoolVar(&s.leaderElect, "leader-elect", false,
+		"Work only while holding the Lease, so that several replicas can run.")
+	flag.StringVar(&s.leaderElectionNamespace, "leader-election-namespace", "",
+		"Namespace of the Lease. Default: the one that the operator runs in.")
+	flag.StringVar(&s.metricsAddress, "metrics-bind-address", "0",
+		"Address of the metrics endpoint, for example :8443. Default: 0, none.")
+	flag.BoolVar(&s.metricsSecure, "metrics-secure", true,
+		"Serve metrics over TLS and only to whom Kubernetes allows it.")
+	flag.StringVar(&s.probeAddress, "health-probe-bind-address", ":8081",
+		"Address of the probes /healthz and /readyz; 0 for none.")
 	flag.Parse()
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "sfmctoken-operator:", err)
@@ -79,21 +82,21 @@ func run(s settings) error {
 	if err := setLogger(s.logLevel); err != nil {
 		return err
 	}
-	for i, host := range s.allowedAuthHosts {
+	for i, host := range s.AllowedAuthHosts {
 		parsed, err := sfmc.ParseAllowedHost(host)
 		if err != nil {
 			return err
 		}
-		s.allowedAuthHosts[i] = parsed
+		s.AllowedAuthHosts[i] = parsed
 	}
-	if s.concurrency < 1 {
+	if s.Concurrency < 1 {
 		return errors.New("--max-concurrent-reconciles must be at least 1")
 	}
-	if s.requestRate <= 0 || s.requestBurst < 1 {
+	if s.Issuer.RequestRate <= 0 || s.Issuer.RequestBurst < 1 {
 		return errors.New("--token-requests-per-second must be more than 0, and --token-requests-burst at least 1")
 	}
-	authClient, err := newAuthClient(s.caFile)
-	if err != nil {
+	var err error
+	if s.Issuer.Client, err = newAuthClient(s.caFile); err != nil {
 		return err
 	}
 	config, err := ctrl.GetConfig()
@@ -109,15 +112,7 @@ func run(s settings) error {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}
 	ctx := ctrl.SetupSignalHandler()
-	if err := controller.Setup(ctx, mgr, controller.Options{
-		AuthClient:       authClient,
-		AllowedAuthHosts: s.allowedAuthHosts,
-		WatchNamespaces:  s.watchNamespaces,
-		RequestRate:      rate.Limit(s.requestRate),
-		RequestBurst:     s.requestBurst,
-		Concurrency:      s.concurrency,
-		Clock:            clock.RealClock{},
-	}); err != nil {
+	if err := controller.Setup(ctx, mgr, s.Options); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
@@ -127,7 +122,7 @@ func run(s settings) error {
 }
 
 func (s settings) managerOptions() ctrl.Options {
-	options := controller.ManagerOptions(s.watchNamespaces)
+	options := controller.ManagerOptions(s.WatchNamespaces)
 	options.LeaderElection = s.leaderElect
 	options.LeaderElectionID = "sfmctoken-operator"
 	options.LeaderElectionNamespace = s.leaderElectionNamespace

@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
+	sfmctoken "github.com/sfmctoken/sfmctoken-operator/internal/token"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
@@ -410,8 +411,8 @@ func TestDocsRecordIsThatOfTheCode(t *testing.T) {
 	for _, source := range []struct {
 		file  string
 		types []string
-	}{{"record.go", []string{"record", "notes"}}, {"identity.go", []string{"issuedFor"}}} {
-		text, err := os.ReadFile(harness.Path("internal", "controller", source.file))
+	}{{"target/record.go", []string{"Record", "Notes"}}, {"token/token.go", []string{"IssuedFor"}}} {
+		text, err := os.ReadFile(harness.Path("internal", source.file))
 		g.Expect(err).NotTo(HaveOccurred())
 		for _, name := range source.types {
 			body := regexp.MustCompile(`(?ms)^type ` + name + ` struct \{.*?^\}`).FindString(string(text))
@@ -428,10 +429,72 @@ func TestDocsRecordIsThatOfTheCode(t *testing.T) {
 	g.Expect(shown).To(ConsistOf(fields))
 }
 
+// TestDocsKeysAreThoseOfTheTable compares the keys of the target Secret, wherever they are named, with the one table that
+// they come from. What kubectl explains of the template fields is compared in TestDocsTemplatesAreThoseOfTheCode.
+func TestDocsKeysAreThoseOfTheTable(t *testing.T) {
+	g := NewWithT(t)
+	var keys, fields []string
+	for _, key := range sfmctoken.Keys {
+		keys, fields = append(keys, key.Name), append(fields, "."+key.Field)
+		if key.ListField != "" {
+			fields = append(fields, "."+key.ListField)
+		}
+	}
+	rule, message := reservedKeys(g)
+	g.Expect(rule).To(ConsistOf(keys), "the rule on spec.target.template.data")
+	g.Expect(message).To(ConsistOf(keys), "the message of that rule")
+
+	readme := readDocument(g, "README.md")
+	for heading, names := range map[string][]string{"Key": keys, "Template field": fields} {
+		var shown []string
+		for _, row := range table(g, readme, heading) {
+			shown = append(shown, codeIn(row[0])...)
+		}
+		g.Expect(shown).To(ConsistOf(names), "the README's table %q", heading)
+	}
+}
+
+// reservedKeys are the keys that templates can't make, by the CRD's rule and by the message of that rule.
+func reservedKeys(g *WithT) (rule, message []string) {
+	files, err := filepath.Glob(harness.Path("config", "crd", "bases", "*.yaml"))
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, file := range files {
+		raw, err := os.ReadFile(file) //nolint:gosec // a file of this repository
+		g.Expect(err).NotTo(HaveOccurred())
+		var crd map[string]any
+		g.Expect(yaml.Unmarshal(raw, &crd)).To(Succeed())
+		versions, _, err := unstructured.NestedSlice(crd, "spec", "versions")
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, version := range versions {
+			path := strings.Split("schema openAPIV3Schema properties spec properties target properties template properties data x-kubernetes-validations", " ")
+			validations, _, err := unstructured.NestedSlice(version.(map[string]any), path...)
+			g.Expect(err).NotTo(HaveOccurred())
+			for _, validation := range validations {
+				names, found := between(validation.(map[string]any)["rule"].(string), "!(k in ['", "'])")
+				if !found {
+					continue
+				}
+				said, isSaid := between(validation.(map[string]any)["message"].(string), "data: ", " are the operator's own keys")
+				g.Expect(isSaid).To(BeTrue(), "the message names the keys")
+				rule = append(rule, strings.Split(names, "', '")...)
+				message = append(message, regexp.MustCompile(`, | and `).Split(said, -1)...)
+			}
+		}
+	}
+	return rule, message
+}
+
+// between is what stands between two parts of a text.
+func between(text, from, to string) (string, bool) {
+	_, rest, hasFrom := strings.Cut(text, from)
+	found, _, hasTo := strings.Cut(rest, to)
+	return found, hasFrom && hasTo
+}
+
 func TestDocsNameWhatExists(t *testing.T) {
 	g := NewWithT(t)
 	var tests strings.Builder
-	for _, pattern := range []string{"test/*_test.go", "internal/*/*_test.go"} {
+	for _, pattern := range []string{"test/*_test.go", "internal/*/*_test.go", "internal/*/*/*_test.go"} {
 		files, err := filepath.Glob(harness.Path(pattern))
 		g.Expect(err).NotTo(HaveOccurred())
 		for _, file := range files {

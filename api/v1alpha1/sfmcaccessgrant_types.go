@@ -113,7 +113,7 @@ type AccountID string
 
 // SFMCAccessGrantStatus is what the operator made of a grant.
 type SFMCAccessGrantStatus struct {
-	// observedGeneration is the generation of the spec that this status is about; -1 before the first look.
+	// observedGeneration is the generation of the spec that this status is about; -1 before it is reconciled first.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 

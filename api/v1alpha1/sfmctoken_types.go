@@ -52,25 +52,28 @@ const (
 	ReasonNoToken       = "NoToken"
 )
 
+// ProblemReason is why there is no new token.
+type ProblemReason string
+
 // Reasons of the Stalled condition: a person must act.
 const (
-	ReasonCredentialsInvalid = "CredentialsInvalid"
-	ReasonHostNotAllowed     = "HostNotAllowed"
-	ReasonTargetConflict     = "TargetConflict"
-	ReasonAccessDenied       = "AccessDenied"
-	ReasonTemplateInvalid    = "TemplateInvalid"
-	ReasonRequestRefused     = "RequestRefused"
+	ReasonCredentialsInvalid ProblemReason = "CredentialsInvalid"
+	ReasonHostNotAllowed     ProblemReason = "HostNotAllowed"
+	ReasonTargetConflict     ProblemReason = "TargetConflict"
+	ReasonAccessDenied       ProblemReason = "AccessDenied"
+	ReasonTemplateInvalid    ProblemReason = "TemplateInvalid"
+	ReasonRequestRefused     ProblemReason = "RequestRefused"
 )
 
 // Reasons of the Reconciling condition: the operator waits or tries again.
 const (
-	ReasonCredentialsNotFound = "CredentialsNotFound"
-	ReasonWaitingForTurn      = "WaitingForTurn"
-	ReasonThrottled           = "Throttled"
-	ReasonSuspended           = "Suspended"
-	ReasonEndpointUnavailable = "EndpointUnavailable"
-	ReasonUnreadableAnswer    = "UnreadableAnswer"
-	ReasonKubernetesAPIError  = "KubernetesAPIError"
+	ReasonCredentialsNotFound ProblemReason = "CredentialsNotFound"
+	ReasonWaitingForTurn      ProblemReason = "WaitingForTurn"
+	ReasonThrottled           ProblemReason = "Throttled"
+	ReasonSuspended           ProblemReason = "Suspended"
+	ReasonEndpointUnavailable ProblemReason = "EndpointUnavailable"
+	ReasonUnreadableAnswer    ProblemReason = "UnreadableAnswer"
+	ReasonKubernetesAPIError  ProblemReason = "KubernetesAPIError"
 )
 
 // SFMCToken keeps a Marketing Cloud access token fresh in a Secret.
@@ -203,8 +206,8 @@ type TargetTemplate struct {
 	// +optional
 	Metadata TargetMetadata `json:"metadata,omitzero"`
 
-	// data has further keys of the Secret. Each value is a Go template, for example "Bearer {{ .AccessToken }}", that is
-	// rendered from the token and written together with it. A change of it costs no token request.
+	// data has further keys of the Secret. Each value is a Go template, for example "Bearer {{ .AccessToken }}", that
+	// is rendered from the token and written together with it. A change of it costs no token request.
 	//
 	// The fields are .AccessToken, .TokenType, .ExpiresAt (RFC 3339, UTC), .AccountID (empty if the spec names none),
 	// .Scope (separated by spaces), .Scopes (a list), .RESTInstanceURL and .SOAPInstanceURL (with a trailing slash).
@@ -253,7 +256,7 @@ type AnnotationValue string
 
 // SFMCTokenStatus is what the operator saw and did last.
 type SFMCTokenStatus struct {
-	// observedGeneration is the generation of the spec that this status is about; -1 before the first look.
+	// observedGeneration is the generation of the spec that this status is about; -1 before it is reconciled first.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
@@ -317,7 +320,7 @@ type SFMCTokenStatus struct {
 	ConsecutiveFailures int32 `json:"consecutiveFailures,omitempty"`
 }
 
-// TargetSecretName is the name of the Secret that receives the token.
+// TargetSecretName returns the name of the Secret that receives the token.
 func (t *SFMCToken) TargetSecretName() string {
 	if t.Spec.Target != nil && t.Spec.Target.Name != "" {
 		return t.Spec.Target.Name
@@ -325,20 +328,12 @@ func (t *SFMCToken) TargetSecretName() string {
 	return t.Name
 }
 
-// CredentialsNamespace is the namespace of the credentials Secret.
-func (t *SFMCToken) CredentialsNamespace() string {
-	if t.Spec.CredentialsSecretRef.Namespace != "" {
-		return t.Spec.CredentialsSecretRef.Namespace
-	}
-	return t.Namespace
-}
-
-// RetainsTarget tells whether the target Secret outlives this SFMCToken.
+// RetainsTarget reports whether the target Secret outlives this SFMCToken.
 func (t *SFMCToken) RetainsTarget() bool {
 	return t.Spec.Target != nil && t.Spec.Target.DeletionPolicy == DeletionPolicyRetain
 }
 
-// RefreshBefore is how long before its expiry the token is replaced.
+// RefreshBefore returns how long before its expiry the token is replaced.
 func (t *SFMCToken) RefreshBefore() time.Duration {
 	if t.Spec.RefreshBefore == nil {
 		return DefaultRefreshBefore
@@ -346,5 +341,22 @@ func (t *SFMCToken) RefreshBefore() time.Duration {
 	return t.Spec.RefreshBefore.Duration
 }
 
-// RefreshRequest is the value of the annotation that asks for a new token now; empty if there is none.
+// RefreshRequest returns the value of the annotation that asks for a new token now; empty if there is none.
 func (t *SFMCToken) RefreshRequest() string { return t.Annotations[RefreshRequestedAtAnnotation] }
+
+// RequestedScopes returns the scopes that are asked for; none for all that the package has.
+func (t *SFMCToken) RequestedScopes() []string {
+	scopes := make([]string, 0, len(t.Spec.Scopes))
+	for _, scope := range t.Spec.Scopes {
+		scopes = append(scopes, string(scope))
+	}
+	return scopes
+}
+
+// TargetTemplate returns the target's template; without any, it is empty.
+func (t *SFMCToken) TargetTemplate() TargetTemplate {
+	if t.Spec.Target == nil || t.Spec.Target.Template == nil {
+		return TargetTemplate{}
+	}
+	return *t.Spec.Target.Template
+}

@@ -5,24 +5,23 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/doctor"
 )
 
 // doctor prints the SFMCTokens that have problems, and the pods that miss refreshes.
-func (p *plugin) doctor(ctx context.Context) error {
-	var tokens v1alpha1.SFMCTokenList
-	if err := p.client.List(ctx, &tokens, client.InNamespace(p.namespace)); err != nil {
+func (p *plugin) doctor(ctx context.Context, _ []string) error {
+	tokens, err := p.tokens(p.namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
 		return fmt.Errorf("list SFMCTokens: %w", err)
 	}
 	if len(tokens.Items) == 0 {
-		fmt.Fprintln(p.errOut, p.nothingFound())
+		fmt.Fprintln(p.ErrOut, p.nothingFound())
 		return nil
 	}
-	var pods corev1.PodList
-	podsErr := p.client.List(ctx, &pods, client.InNamespace(p.namespace))
+	pods, podsErr := p.pods.Pods(p.namespace).List(ctx, metav1.ListOptions{})
 	found := 0
 	for i := range tokens.Items {
 		found += p.diagnose(&tokens.Items[i], pods.Items)
@@ -32,10 +31,10 @@ func (p *plugin) doctor(ctx context.Context) error {
 	}
 	looked := fmt.Sprintf("%s and %s", count(len(tokens.Items), "SFMCToken"), count(len(pods.Items), "Pod"))
 	if found == 0 {
-		fmt.Fprintf(p.out, "No problem found with %s.\n", looked)
+		fmt.Fprintf(p.Out, "No problem found with %s.\n", looked)
 		return nil
 	}
-	fmt.Fprintf(p.out, "%s found with %s.\n", count(found, "problem"), looked)
+	fmt.Fprintf(p.Out, "%s found with %s.\n", count(found, "problem"), looked)
 	return errFound
 }
 
@@ -47,17 +46,17 @@ func (p *plugin) diagnose(token *v1alpha1.SFMCToken, pods []corev1.Pod) int {
 	if found == 0 {
 		return 0
 	}
-	fmt.Fprintf(p.out, "SFMCToken %s/%s\n", token.Namespace, token.Name)
+	fmt.Fprintf(p.Out, "SFMCToken %s/%s\n", token.Namespace, token.Name)
 	for _, problem := range problems {
-		fmt.Fprintf(p.out, "  %s\n", problem)
+		fmt.Fprintf(p.Out, "  %s\n", problem)
 	}
 	for i, reader := range readers {
-		fmt.Fprintf(p.out, "  %s\n", reader)
+		fmt.Fprintf(p.Out, "  %s\n", reader)
 		if i+1 == len(readers) || readers[i+1].Advice() != reader.Advice() {
-			fmt.Fprintf(p.out, "    %s\n", reader.Advice())
+			fmt.Fprintf(p.Out, "    %s\n", reader.Advice())
 		}
 	}
-	fmt.Fprintln(p.out)
+	fmt.Fprintln(p.Out)
 	return found
 }
 

@@ -1,84 +1,83 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
 	"github.com/sfmctoken/sfmctoken-operator/internal/doctor"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
 const (
 	problemWidth = 60 // doctor has the whole of it
-	mostSharers  = 3
+	maxSharers   = 3
 )
 
 // list prints a table of the SFMCTokens.
-func (p *plugin) list(ctx context.Context) error {
-	var tokens v1alpha1.SFMCTokenList
-	narrow, err := p.listWidest(ctx, &tokens)
+func (p *plugin) list(ctx context.Context, _ []string) error {
+	tokens, narrow, err := listWidest(ctx, metav1.ListOptions{}, p.tokens("").List, p.tokens(p.namespace).List)
 	if err != nil {
 		return fmt.Errorf("list SFMCTokens: %w", err)
 	}
-	// As metadata: the record of a token is an annotation, and the token itself stays in the cluster.
-	secrets := &metav1.PartialObjectMetadataList{}
-	secrets.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("SecretList"))
-	narrowSecrets, err := p.listWidest(ctx, secrets, client.MatchingLabels{controller.ManagedByLabel: controller.ManagedByValue})
+	targets := metav1.ListOptions{LabelSelector: labels.Set{target.ManagedByLabel: target.ManagedByValue}.String()}
+	secrets, narrowSecrets, err := listWidest(ctx, targets, p.secrets.List, p.secrets.Namespace(p.namespace).List)
 	unknown := apierrors.IsForbidden(err)
-	if err != nil && !unknown {
+	if unknown {
+		secrets = &metav1.PartialObjectMetadataList{} // the client has returned nil
+	} else if err != nil {
 		return fmt.Errorf("list the metadata of Secrets: %w", err)
 	}
 	sharers := doctor.Sharers(tokens.Items, secrets.Items)
-
-	table := tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)
-	rows := 0
-	for i := range tokens.Items {
-		token := &tokens.Items[i]
-		if p.namespace != "" && token.Namespace != p.namespace {
-			continue
-		}
-		if rows == 0 {
-			fmt.Fprintln(table, p.cells("NAMESPACE", "NAME", "READY", "BU", "EXPIRES", "NEXT REFRESH", "SHARED WITH", "PROBLEM"))
-		}
-		rows++
+	shown := slices.DeleteFunc(tokens.Items, func(token v1alpha1.SFMCToken) bool {
+		return p.namespace != "" && token.Namespace != p.namespace
+	})
+	if len(shown) == 0 {
+		fmt.Fprintln(p.ErrOut, p.nothingFound())
+		return nil
+	}
+	rows := tabwriter.NewWriter(p.Out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(rows, p.cells("NAMESPACE", "NAME", "READY", "BU", "EXPIRES", "NEXT REFRESH", "SHARED WITH", "PROBLEM"))
+	for _, token := range shown {
 		shared := "?"
 		if !unknown {
-			shared = p.names(token.Namespace, sharers[client.ObjectKeyFromObject(token)])
+			shared = names(token.Namespace, sharers[types.NamespacedName{Namespace: token.Namespace, Name: token.Name}])
 		}
-		fmt.Fprintln(table, p.row(token, shared))
+		fmt.Fprintln(rows, p.row(&token, shared))
 	}
-	if err := table.Flush(); err != nil {
+	if err := rows.Flush(); err != nil {
 		return err
 	}
 	switch {
-	case rows == 0:
-		fmt.Fprintln(p.errOut, p.nothingFound())
 	case unknown:
-		fmt.Fprintln(p.errOut, "SHARED WITH is unknown: you may not list Secrets.")
+		fmt.Fprintln(p.ErrOut, "SHARED WITH is unknown: you may not list Secrets.")
 	case narrow || narrowSecrets:
-		fmt.Fprintf(p.errOut, "SHARED WITH knows of namespace %s only: you may not list SFMCTokens and Secrets in all namespaces.\n", p.namespace)
+		fmt.Fprintf(p.ErrOut, "SHARED WITH knows of namespace %s only: "+
+			"you may not list SFMCTokens and Secrets in all namespaces.\n", p.namespace)
 	}
 	return nil
 }
 
-// listWidest lists in all namespaces, because tokens are shared across them; if that is forbidden, in the one that is
-// asked for.
-func (p *plugin) listWidest(ctx context.Context, list client.ObjectList, options ...client.ListOption) (narrow bool, err error) {
-	err = p.client.List(ctx, list, options...)
-	if apierrors.IsForbidden(err) && p.namespace != "" {
-		return true, p.client.List(ctx, list, append(options, client.InNamespace(p.namespace))...)
+// listWidest returns what is in all namespaces, because tokens are shared across them; if that is forbidden, what is in
+// the one that is asked for.
+func listWidest[L any](
+	ctx context.Context, options metav1.ListOptions, all, here func(context.Context, metav1.ListOptions) (L, error),
+) (found L, narrow bool, err error) {
+	found, err = all(ctx, options)
+	if narrow = apierrors.IsForbidden(err); narrow {
+		found, err = here(ctx, options)
 	}
-	return false, err
+	return found, narrow, err
 }
 
 func (p *plugin) row(token *v1alpha1.SFMCToken, shared string) string {
@@ -91,14 +90,11 @@ func (p *plugin) row(token *v1alpha1.SFMCToken, shared string) string {
 	if problems := doctor.Problems(token, now); len(problems) > 0 {
 		problem = doctor.Cut(problems[0].String(), problemWidth)
 	}
-	unit := token.Spec.AccountID
-	if unit == "" {
-		unit = "-"
-	}
-	return p.cells(token.Namespace, token.Name, ready, unit, doctor.When(token.Status.ExpiresAt, now), doctor.When(token.Status.RefreshAt, now), shared, problem)
+	return p.cells(token.Namespace, token.Name, ready, cmp.Or(token.Spec.AccountID, "-"),
+		doctor.When(token.Status.ExpiresAt, now), doctor.When(token.Status.RefreshAt, now), shared, problem)
 }
 
-// cells makes a row; the namespace is said only if there can be several.
+// cells returns a row; the namespace is in it only if there can be several.
 func (p *plugin) cells(namespace string, others ...string) string {
 	if p.namespace == "" {
 		others = append([]string{namespace}, others...)
@@ -106,24 +102,16 @@ func (p *plugin) cells(namespace string, others ...string) string {
 	return strings.Join(others, "\t")
 }
 
-// names are those of SFMCTokens, with the namespace if it is another one.
-func (p *plugin) names(namespace string, keys []types.NamespacedName) string {
+// names returns those of SFMCTokens, with the namespace if it is another one.
+func names(namespace string, keys []types.NamespacedName) string {
 	var names []string
-	for _, key := range keys {
-		if len(names) == mostSharers {
-			names = append(names, fmt.Sprintf("+%d", len(keys)-mostSharers))
-			break
-		}
-		if key.Namespace == namespace {
-			names = append(names, key.Name)
-		} else {
-			names = append(names, key.String())
-		}
+	for _, key := range keys[:min(len(keys), maxSharers)] {
+		names = append(names, strings.TrimPrefix(key.String(), namespace+"/"))
 	}
-	if len(names) == 0 {
-		return "-"
+	if more := len(keys) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("+%d", more))
 	}
-	return strings.Join(names, ",")
+	return cmp.Or(strings.Join(names, ","), "-")
 }
 
 func (p *plugin) nothingFound() string {

@@ -3,42 +3,29 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // whatever kubectl can log in with
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 )
-
-const usage = `Shows how SFMCTokens are, names the pods that miss their refreshes, and asks for a new token.
-
-Usage:
-  kubectl sfmctoken [list] [-n NAMESPACE | -A]
-  kubectl sfmctoken doctor [-n NAMESPACE | -A]
-  kubectl sfmctoken refresh NAME [-n NAMESPACE] [--timeout 60s]
-
-list shows a line for each SFMCToken. doctor names those that have a problem, and the pods that read a token once, when
-they start; it exits with 1 if it finds any. refresh asks for a new token and waits for it; it exits with 1 if there is
-none. All exit with 2 if they can't do their work.
-
-Flags:
-`
 
 // Exit codes beside 0.
 const (
@@ -49,161 +36,115 @@ const (
 // errFound means that the answer is no, and has been printed.
 var errFound = errors.New("not all is well")
 
-// usageError means that the command line is wrong.
-type usageError struct{ error }
+// plugin is what the commands work with. Its clients are for a namespace, or for all if that is empty.
+type plugin struct {
+	genericiooptions.IOStreams
+	clock         clock.PassiveClock
+	connection    *genericclioptions.ConfigFlags
+	allNamespaces bool
+	timeout       time.Duration
+	understood    bool // the command line is right
 
-type settings struct {
-	command, name                  string
-	kubeconfig, context, namespace string
-	allNamespaces                  bool
-	timeout                        time.Duration
+	namespace string // all if empty
+	tokens    func(namespace string) *gentype.ClientWithList[*v1alpha1.SFMCToken, *v1alpha1.SFMCTokenList]
+	pods      corev1client.PodsGetter
+	secrets   metadata.Getter // has the record of a token, an annotation; the token itself stays in the cluster
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	log.SetLogger(klog.Background())
-	s, err := readSettings(args, stderr)
-	if err == nil {
-		err = runCommand(ctx, s, stdout, stderr)
-	}
-	var wrong usageError
+func run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
+	p := &plugin{IOStreams: streams, clock: clock.RealClock{}, connection: genericclioptions.NewConfigFlags(true)}
+	root := p.commands()
+	root.SetArgs(args)
+	root.SetOut(p.Out)
+	command, err := root.ExecuteContextC(ctx)
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil:
 		return 0
 	case errors.Is(err, errFound):
 		return exitFound
-	case errors.As(err, &wrong):
-		fmt.Fprintf(stderr, "kubectl sfmctoken: %v; see kubectl sfmctoken --help\n", err)
-	default:
-		fmt.Fprintf(stderr, "kubectl sfmctoken: %v\n", err)
+	case !p.understood:
+		err = fmt.Errorf("%w; see %s --help", err, command.CommandPath())
 	}
+	fmt.Fprintf(p.ErrOut, "%s: %v\n", root.DisplayName(), err)
 	return exitFailed
 }
 
-func readSettings(args []string, stderr io.Writer) (settings, error) {
-	s := settings{command: "list"}
-	flags := flag.NewFlagSet("kubectl sfmctoken", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.StringVar(&s.kubeconfig, "kubeconfig", "", "`FILE` with the cluster to look at. Default: KUBECONFIG, else ~/.kube/config.")
-	flags.StringVar(&s.context, "context", "", "`NAME` of a context in it. Default: the current one.")
-	for _, name := range []string{"n", "namespace"} {
-		flags.StringVar(&s.namespace, name, "", "`NAMESPACE` to look at. Default: the context's.")
+// commands returns the command line, which lists unless told else.
+func (p *plugin) commands() *cobra.Command {
+	list := p.command("list", "Show a line for each SFMCToken", cobra.NoArgs, p.list)
+	doctor := p.command("doctor", "Name problems, and pods that read a token once, when they start; exit with 1 if any",
+		cobra.NoArgs, p.doctor)
+	refresh := p.command("refresh NAME", "Ask for a new token and wait for it; exit with 1 if there is none",
+		cobra.ExactArgs(1), p.refresh)
+	refresh.Flags().DurationVar(&p.timeout, "timeout", time.Minute, "How long to wait")
+	root := &cobra.Command{
+		Use:         "kubectl-sfmctoken",
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl sfmctoken"},
+		Long: `Shows how SFMCTokens are, names the pods that miss their refreshes, and asks for a new token.
+Without a command, it lists. Each command exits with 2 if it can't do its work.`,
+		Args: cobra.NoArgs, RunE: list.RunE, SilenceErrors: true, SilenceUsage: true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	for _, name := range []string{"A", "all-namespaces"} {
-		flags.BoolVar(&s.allNamespaces, name, false, "Look at all namespaces.")
-	}
-	flags.DurationVar(&s.timeout, "timeout", time.Minute, "How long refresh waits.")
-	words, err := parse(flags, args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stderr, usage)
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
-		return s, err
-	}
-	if err != nil {
-		return s, usageError{err}
-	}
-	if len(words) > 0 {
-		s.command, words = words[0], words[1:]
-	}
-	if s.command == "refresh" && len(words) == 1 {
-		s.name, words = words[0], nil
-	}
-	timeoutGiven := false
-	flags.Visit(func(f *flag.Flag) { timeoutGiven = timeoutGiven || f.Name == "timeout" })
-	return s, s.check(words, timeoutGiven)
+	p.connection.CacheDir = nil // nothing is cached
+	p.connection.AddFlags(root.PersistentFlags())
+	root.Flags().BoolVarP(&p.allNamespaces, "all-namespaces", "A", false, "Look at all namespaces")
+	root.MarkFlagsMutuallyExclusive("namespace", "all-namespaces")
+	list.Flags().AddFlag(root.Flag("all-namespaces"))
+	doctor.Flags().AddFlag(root.Flag("all-namespaces"))
+	root.AddCommand(list, doctor, refresh)
+	return root
 }
 
-// parse reads flags before, between and after the words, as kubectl does.
-func parse(flags *flag.FlagSet, args []string) ([]string, error) {
-	var words []string
-	for {
-		if err := flags.Parse(args); err != nil {
-			return nil, err
+// command returns a command that connects to the cluster once the command line is understood, and then works.
+func (p *plugin) command(
+	use, short string, args cobra.PositionalArgs, work func(ctx context.Context, names []string) error,
+) *cobra.Command {
+	run := func(command *cobra.Command, names []string) error {
+		if p.timeout <= 0 {
+			return errors.New("--timeout must be more than 0")
 		}
-		if flags.NArg() == 0 {
-			return words, nil
+		p.understood = true
+		if err := p.connect(); err != nil {
+			return err
 		}
-		words = append(words, flags.Arg(0))
-		args = flags.Args()[1:]
+		return work(command.Context(), names)
 	}
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
 }
 
-func (s *settings) check(rest []string, timeoutGiven bool) error {
-	wrong := func(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-	refresh := s.command == "refresh"
-	switch {
-	case !refresh && s.command != "list" && s.command != "doctor":
-		return wrong("there is no command %q", s.command)
-	case refresh && s.name == "":
-		return wrong("refresh needs the name of one SFMCToken")
-	case len(rest) > 0:
-		return wrong("%s takes no name", s.command)
-	case refresh && s.allNamespaces:
-		return wrong("refresh is for one namespace")
-	case s.allNamespaces && s.namespace != "":
-		return wrong("-n and -A exclude each other")
-	case timeoutGiven && !refresh:
-		return wrong("--timeout is for refresh")
-	case s.timeout <= 0:
-		return wrong("--timeout must be more than 0")
-	}
-	return nil
-}
-
-// plugin is what the commands work with.
-type plugin struct {
-	client      client.WithWatch
-	namespace   string // all if empty
-	clock       clock.PassiveClock
-	out, errOut io.Writer
-}
-
-func runCommand(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	p, err := connect(s)
+func (p *plugin) connect() error {
+	config, err := p.connection.ToRESTConfig()
 	if err != nil {
-		return err
-	}
-	p.out, p.errOut = stdout, stderr
-	switch s.command {
-	case "refresh":
-		return p.refresh(ctx, s.name, s.timeout)
-	case "doctor":
-		return p.doctor(ctx)
-	default:
-		return p.list(ctx)
-	}
-}
-
-func connect(s settings) (*plugin, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = s.kubeconfig
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: s.context}
-	overrides.Context.Namespace = s.namespace
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	config, err := loader.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("find a cluster: %w", err)
+		return fmt.Errorf("find a cluster: %w", err)
 	}
 	config.UserAgent = "kubectl-sfmctoken"
 	config.QPS = -1 // a handful of requests
-	p := &plugin{clock: clock.RealClock{}}
-	if !s.allNamespaces {
-		if p.namespace, _, err = loader.Namespace(); err != nil {
-			return nil, fmt.Errorf("find a namespace: %w", err)
+	if !p.allNamespaces {
+		if p.namespace, _, err = p.connection.ToRawKubeConfigLoader().Namespace(); err != nil {
+			return fmt.Errorf("find a namespace: %w", err)
 		}
 	}
-	scheme := runtime.NewScheme()
-	utilruntime.Must(corev1.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	if p.client, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
-		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	core, coreErr := corev1client.NewForConfig(config)
+	objects, objectsErr := metadata.NewForConfig(config)
+	schemeErr := v1alpha1.AddToScheme(scheme.Scheme)
+	config.APIPath, config.GroupVersion = "/apis", &v1alpha1.GroupVersion
+	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	own, ownErr := rest.RESTClientFor(config)
+	if err := cmp.Or(coreErr, objectsErr, schemeErr, ownErr); err != nil {
+		return fmt.Errorf("connect to the cluster: %w", err)
 	}
-	return p, nil
+	p.pods, p.secrets = core, objects.Resource(corev1.SchemeGroupVersion.WithResource("secrets"))
+	p.tokens = func(namespace string) *gentype.ClientWithList[*v1alpha1.SFMCToken, *v1alpha1.SFMCTokenList] {
+		return gentype.NewClientWithList("sfmctokens", own, scheme.ParameterCodec, namespace,
+			func() *v1alpha1.SFMCToken { return &v1alpha1.SFMCToken{} },
+			func() *v1alpha1.SFMCTokenList { return &v1alpha1.SFMCTokenList{} })
+	}
+	return nil
 }

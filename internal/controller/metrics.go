@@ -2,10 +2,12 @@ package controller
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -17,7 +19,8 @@ import (
 var (
 	tokenRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sfmctoken_token_requests_total",
-		Help: "Token requests sent to Marketing Cloud, by result: issued, refused, throttled, unavailable or unreadable.",
+		Help: "Token requests sent to Marketing Cloud, by result: " +
+			"issued, refused, throttled, unavailable or unreadable.",
 	}, []string{"result"})
 	tokenRequestDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "sfmctoken_token_request_duration_seconds",
@@ -28,34 +31,61 @@ var (
 
 func init() { metrics.Registry.MustRegister(tokenRequests, tokenRequestDuration) }
 
-func observeRequest(err error, took time.Duration) {
-	result := map[sfmc.Kind]string{
-		0: "issued", sfmc.Refused: "refused", sfmc.Throttled: "throttled", sfmc.Unavailable: "unavailable", sfmc.Unreadable: "unreadable",
-	}[sfmc.KindOf(err)]
+func observeRequest(failed *sfmc.Error, took time.Duration) {
+	result := "issued"
+	if failed != nil {
+		result = string(failed.Kind)
+	}
 	tokenRequests.WithLabelValues(result).Inc()
 	tokenRequestDuration.Observe(took.Seconds())
 }
 
-// tokenMetrics reports each SFMCToken as the cache has it at the moment of the scrape, so that nothing stale is left
-// of a deleted one.
-type tokenMetrics struct {
-	reader                                                 client.Reader
-	expiry, refresh, ready, stalled, failing, secretExpiry *prometheus.Desc
+// tokenMetrics reports each SFMCToken as the cache has it at the scrape: nothing stale is left of a deleted one.
+type tokenMetrics struct{ reader client.Reader }
+
+// gauge is a metric of each SFMCToken, by its status; NaN for none.
+type gauge struct {
+	desc  *prometheus.Desc
+	value func(*v1alpha1.SFMCTokenStatus) float64
+}
+
+func newGauge(name, help string, value func(*v1alpha1.SFMCTokenStatus) float64) gauge {
+	return gauge{prometheus.NewDesc(name, help, []string{"namespace", "name"}, nil), value}
+}
+
+var gauges = []gauge{
+	newGauge("sfmctoken_token_expiry_timestamp_seconds", "When the token in the target Secret expires, in Unix time.",
+		func(s *v1alpha1.SFMCTokenStatus) float64 { return unixTime(s.ExpiresAt) }),
+	newGauge("sfmctoken_token_refresh_timestamp_seconds",
+		"When the token in the target Secret is to be replaced, in Unix time.",
+		func(s *v1alpha1.SFMCTokenStatus) float64 { return unixTime(s.RefreshAt) }),
+	newGauge("sfmctoken_ready", "1 while the target Secret holds a valid token for the spec, else 0.",
+		func(s *v1alpha1.SFMCTokenStatus) float64 { return truth(s, v1alpha1.ConditionReady) }),
+	newGauge("sfmctoken_stalled", "1 while a person must act before a new token can be had, else 0.",
+		func(s *v1alpha1.SFMCTokenStatus) float64 { return truth(s, v1alpha1.ConditionStalled) }),
+	newGauge("sfmctoken_consecutive_failures", "Failed attempts to get a new token since the last success.",
+		func(s *v1alpha1.SFMCTokenStatus) float64 { return float64(s.ConsecutiveFailures) }),
+	newGauge("sfmctoken_client_secret_expiry_timestamp_seconds",
+		"When the client secret expires, in Unix time, as client_secret_expires_at says.",
+		func(s *v1alpha1.SFMCTokenStatus) float64 { return unixTime(s.ClientSecretExpiresAt) }),
+}
+
+func unixTime(at *metav1.Time) float64 {
+	if at == nil {
+		return math.NaN()
+	}
+	return float64(at.Unix())
+}
+
+func truth(status *v1alpha1.SFMCTokenStatus, condition string) float64 {
+	if meta.IsStatusConditionTrue(status.Conditions, condition) {
+		return 1
+	}
+	return 0
 }
 
 func registerTokenMetrics(mgr ctrl.Manager) error {
-	describe := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc(name, help, []string{"namespace", "name"}, nil)
-	}
-	collector := &tokenMetrics{
-		reader:       mgr.GetCache(),
-		expiry:       describe("sfmctoken_token_expiry_timestamp_seconds", "When the token in the target Secret expires, in Unix time."),
-		refresh:      describe("sfmctoken_token_refresh_timestamp_seconds", "When the token in the target Secret is to be replaced, in Unix time."),
-		ready:        describe("sfmctoken_ready", "1 while the target Secret holds a valid token for the spec, else 0."),
-		stalled:      describe("sfmctoken_stalled", "1 while a person must act before a new token can be had, else 0."),
-		failing:      describe("sfmctoken_consecutive_failures", "Failed attempts to get a new token since the last success."),
-		secretExpiry: describe("sfmctoken_client_secret_expiry_timestamp_seconds", "When the client secret expires, in Unix time, as client_secret_expires_at says."),
-	}
+	collector := &tokenMetrics{reader: mgr.GetCache()}
 	// A second manager in one process (as tests have it) takes over.
 	metrics.Registry.Unregister(collector)
 	return metrics.Registry.Register(collector)
@@ -63,8 +93,8 @@ func registerTokenMetrics(mgr ctrl.Manager) error {
 
 // Describe implements prometheus.Collector.
 func (c *tokenMetrics) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.expiry, c.refresh, c.ready, c.stalled, c.failing, c.secretExpiry} {
-		descs <- desc
+	for _, gauge := range gauges {
+		descs <- gauge.desc
 	}
 }
 
@@ -74,29 +104,16 @@ func (c *tokenMetrics) Collect(collected chan<- prometheus.Metric) {
 	defer cancel()
 	var tokens v1alpha1.SFMCTokenList
 	if err := c.reader.List(ctx, &tokens, client.UnsafeDisableDeepCopy); err != nil {
-		collected <- prometheus.NewInvalidMetric(c.ready, err)
+		collected <- prometheus.NewInvalidMetric(gauges[0].desc, err)
 		return
 	}
 	for i := range tokens.Items {
-		token := &tokens.Items[i]
-		gauge := func(desc *prometheus.Desc, value float64) {
-			collected <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, token.Namespace, token.Name)
-		}
-		truth := func(condition string) float64 {
-			if meta.IsStatusConditionTrue(token.Status.Conditions, condition) {
-				return 1
+		obj := &tokens.Items[i]
+		for _, g := range gauges {
+			if value := g.value(&obj.Status); !math.IsNaN(value) {
+				names := []string{obj.Namespace, obj.Name}
+				collected <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, value, names...)
 			}
-			return 0
 		}
-		if token.Status.ExpiresAt != nil && token.Status.RefreshAt != nil {
-			gauge(c.expiry, float64(token.Status.ExpiresAt.Unix()))
-			gauge(c.refresh, float64(token.Status.RefreshAt.Unix()))
-		}
-		if token.Status.ClientSecretExpiresAt != nil {
-			gauge(c.secretExpiry, float64(token.Status.ClientSecretExpiresAt.Unix()))
-		}
-		gauge(c.ready, truth(v1alpha1.ConditionReady))
-		gauge(c.stalled, truth(v1alpha1.ConditionStalled))
-		gauge(c.failing, float64(token.Status.ConsecutiveFailures))
 	}
 }

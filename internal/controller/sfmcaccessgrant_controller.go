@@ -9,8 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -22,41 +20,43 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
 )
 
 // +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmcaccessgrants/status,verbs=patch
 
 // grantReconciler writes the status of SFMCAccessGrants. It decides about nobody's access.
 type grantReconciler struct {
-	client client.Client
-	access access
-	clock  clock.PassiveClock
+	client      client.Client
+	credentials *credentials.Store
+	clock       clock.PassiveClock
 }
 
 // countDelay is how long a grant waits for further changes before its SFMCTokens are counted again: a thousand of them
 // that come at once are a few writes of the status, not a thousand.
 const countDelay = time.Second
 
-func setupGrants(mgr ctrl.Manager, access access, clock clock.PassiveClock) error {
-	r := &grantReconciler{client: mgr.GetClient(), access: access, clock: clock}
+func setupGrants(mgr ctrl.Manager, store *credentials.Store, clock clock.PassiveClock) error {
+	r := &grantReconciler{client: mgr.GetClient(), credentials: store, clock: clock}
+	changedSpec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("sfmcaccessgrant").
-		For(&v1alpha1.SFMCAccessGrant{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.SFMCToken{}, later(r.grantsOfToken), builder.WithPredicates(predicate.GenerationChangedPredicate{}))
-	if len(access.namespaces) == 0 {
-		b = b.WatchesMetadata(namespaceKind(), later(r.grantsOfNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{}))
+		For(&v1alpha1.SFMCAccessGrant{}, changedSpec).
+		Watches(&v1alpha1.SFMCToken{}, later(r.grantsOfToken), changedSpec)
+	if len(store.Namespaces) == 0 {
+		b = b.WatchesMetadata(credentials.MetadataOf("Namespace"), later(r.grantsOfNamespace),
+			builder.WithPredicates(predicate.LabelChangedPredicate{}))
 	}
 	return b.Complete(r)
 }
 
 // later enqueues what a change affects after countDelay.
 func later(affected handler.MapFunc) handler.EventHandler {
-	enqueue := func(ctx context.Context, obj client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	enqueue := func(ctx context.Context, obj client.Object, q queue) {
 		for _, request := range affected(ctx, obj) {
-			queue.AddAfter(request, countDelay)
+			q.AddAfter(request, countDelay)
 		}
 	}
-	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { enqueue(ctx, e.Object, q) },
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
@@ -67,13 +67,13 @@ func later(affected handler.MapFunc) handler.EventHandler {
 	}
 }
 
-// grantsOfToken are those that may cover an SFMCToken.
+// grantsOfToken returns those that may cover an SFMCToken.
 func (r *grantReconciler) grantsOfToken(ctx context.Context, obj client.Object) []reconcile.Request {
 	token, ok := obj.(*v1alpha1.SFMCToken)
-	if !ok || !isForeign(token) {
+	if !ok || !credentials.IsForeign(token) {
 		return nil
 	}
-	grants, err := r.access.candidates(ctx, token)
+	grants, err := r.credentials.Candidates(ctx, token)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "find the SFMCAccessGrants of an SFMCToken")
 	}
@@ -84,10 +84,10 @@ func (r *grantReconciler) grantsOfToken(ctx context.Context, obj client.Object) 
 	return requests
 }
 
-// grantsOfNamespace are those that may cover the SFMCTokens in a namespace.
+// grantsOfNamespace returns those that may cover the SFMCTokens in a namespace.
 func (r *grantReconciler) grantsOfNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
 	var tokens v1alpha1.SFMCTokenList
-	if err := r.client.List(ctx, &tokens, client.InNamespace(namespace.GetName()), client.MatchingFields{indexForeign: "true"}, unwaited); err != nil {
+	if err := r.client.List(ctx, &tokens, client.InNamespace(namespace.GetName())); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "find the SFMCTokens of a namespace")
 		return nil
 	}
@@ -103,9 +103,6 @@ func (r *grantReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	var grant v1alpha1.SFMCAccessGrant
 	if err := r.client.Get(ctx, request.NamespacedName, &grant); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
-	}
-	if !grant.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, nil
 	}
 	before := grant.DeepCopy()
 	count, err := r.count(ctx, &grant)
@@ -127,46 +124,39 @@ func (r *grantReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	return ctrl.Result{}, nil
 }
 
-// count is how many SFMCTokens a grant covers.
 func (r *grantReconciler) count(ctx context.Context, grant *v1alpha1.SFMCAccessGrant) (int32, error) {
-	using := map[types.UID]bool{}
+	count := int32(0)
 	for _, accountID := range grant.Spec.AccountIDs {
 		var tokens v1alpha1.SFMCTokenList
-		key := accessKey(grant.Namespace, grant.Spec.CredentialsSecretRef.Name, string(accountID))
-		if err := r.client.List(ctx, &tokens, client.MatchingFields{indexAccess: key}, unwaited); err != nil {
+		key := credentials.AccessKey(grant.Namespace, grant.Spec.CredentialsSecretRef.Name, string(accountID))
+		if err := r.client.List(ctx, &tokens, client.MatchingFields{indexAccess: key}); err != nil {
 			return 0, fmt.Errorf("list the SFMCTokens: %w", err)
 		}
 		for i := range tokens.Items {
-			covered, err := r.access.covers(ctx, grant, &tokens.Items[i])
+			covered, err := r.credentials.Covers(ctx, grant, &tokens.Items[i])
 			if err != nil {
 				return 0, err
 			}
 			if covered {
-				using[tokens.Items[i].UID] = true
+				count++
 			}
 		}
 	}
-	return int32(len(using)), nil //nolint:gosec // far below
+	return count, nil
 }
 
 // reportGrant writes the conditions: an entry that can't be used is a person's to mend.
 func (r *grantReconciler) reportGrant(grant *v1alpha1.SFMCAccessGrant) {
 	set := func(conditionType string, status metav1.ConditionStatus, reason, message string) {
-		meta.SetStatusCondition(&grant.Status.Conditions, metav1.Condition{Type: conditionType, Status: status, Reason: reason, Message: message,
-			ObservedGeneration: grant.Generation, LastTransitionTime: metav1.NewTime(r.clock.Now().Truncate(time.Second))})
+		meta.SetStatusCondition(&grant.Status.Conditions, metav1.Condition{
+			Type: conditionType, Status: status, Reason: reason, Message: message,
+			ObservedGeneration: grant.Generation,
+			LastTransitionTime: metav1.NewTime(r.clock.Now().Truncate(time.Second)),
+		})
 	}
 	for i, from := range grant.Spec.From {
-		if from.NamespaceSelector == nil {
-			continue
-		}
-		reason, message := "", ""
-		if _, err := selectorOf(from); err != nil {
-			reason, message = v1alpha1.ReasonSelectorInvalid, fmt.Sprintf("from[%d].namespaceSelector grants nothing: %s", i, err)
-		} else if len(r.access.namespaces) > 0 {
-			reason, message = v1alpha1.ReasonSelectorUnavailable, fmt.Sprintf("from[%d].namespaceSelector grants nothing: "+
-				"an operator that works in some namespaces only (--watch-namespaces) may not read namespaces' labels; name the namespaces instead", i)
-		}
-		if reason != "" {
+		if reason, message := r.mistakeIn(from); reason != "" {
+			message = fmt.Sprintf("from[%d].namespaceSelector grants nothing: %s", i, message)
 			set(v1alpha1.ConditionReady, metav1.ConditionFalse, reason, message)
 			set(v1alpha1.ConditionStalled, metav1.ConditionTrue, reason, message)
 			return
@@ -174,4 +164,19 @@ func (r *grantReconciler) reportGrant(grant *v1alpha1.SFMCAccessGrant) {
 	}
 	set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonInForce, "all of the grant counts")
 	meta.RemoveStatusCondition(&grant.Status.Conditions, v1alpha1.ConditionStalled)
+}
+
+// mistakeIn returns why an entry can't be used; nothing if it can.
+func (r *grantReconciler) mistakeIn(from v1alpha1.AccessGrantFrom) (reason, message string) {
+	if from.NamespaceSelector == nil {
+		return "", ""
+	}
+	if _, err := metav1.LabelSelectorAsSelector(from.NamespaceSelector); err != nil {
+		return v1alpha1.ReasonSelectorInvalid, err.Error()
+	}
+	if len(r.credentials.Namespaces) > 0 {
+		return v1alpha1.ReasonSelectorUnavailable, "an operator that works in some namespaces only " +
+			"(--watch-namespaces) may not read namespaces' labels; name the namespaces instead"
+	}
+	return "", ""
 }

@@ -26,59 +26,69 @@ func says(text string) metav1.Condition {
 
 const valid = "Ready=True TokenValid: all is well"
 
+var problems = map[string]struct {
+	conditions []string
+	change     func(*v1alpha1.SFMCToken)
+	problems   []string
+}{
+	"all is well": {conditions: []string{valid}},
+	"not looked at": {problems: []string{
+		"Not looked at: the operator hasn't looked at it yet; is it running, and does it watch this namespace?",
+	}},
+	"not ready": {
+		conditions: []string{"Ready=False NoToken: none", "Stalled=True RequestRefused: status 401"},
+		problems:   []string{"Stalled, RequestRefused: status 401", "Not ready, NoToken: none"},
+	},
+	"ready, but a person must act": {
+		conditions: []string{valid, "Stalled=True AccessDenied: no grant"},
+		problems:   []string{"Stalled, AccessDenied: no grant"},
+	},
+	"ready, but suspended": {
+		conditions: []string{valid, "Reconciling=True Suspended: true"},
+		problems:   []string{"Reconciling, Suspended: true"},
+	},
+	"ready, and its turn will come": {conditions: []string{valid, "Reconciling=True WaitingForTurn: many are due"}},
+	"not ready, and its turn will come": {
+		conditions: []string{"Ready=False NoToken: none", "Reconciling=True WaitingForTurn: many are due"},
+		problems:   []string{"Reconciling, WaitingForTurn: many are due", "Not ready, NoToken: none"},
+	},
+	"no longer stalled": {conditions: []string{valid, "Stalled=False Fine: it was"}},
+	"the client secret ends": {
+		conditions: []string{valid, "CredentialsExpiring=True Expiring: on Friday"},
+		problems:   []string{"CredentialsExpiring, Expiring: on Friday"},
+	},
+	"a date that can't be read": {
+		conditions: []string{valid, "CredentialsExpiring=Unknown DateUnreadable: soon"},
+		problems:   []string{"CredentialsExpiring, DateUnreadable: soon"},
+	},
+	"the client secret is good for long": {conditions: []string{valid, "CredentialsExpiring=False Expiring: in May"}},
+	"expired under a dead operator": {
+		conditions: []string{valid},
+		change:     func(token *v1alpha1.SFMCToken) { token.Status.ExpiresAt = at(-3 * time.Minute) },
+		problems:   []string{"Expired: the status says Ready, but the token ran out 3m ago; is the operator running?"},
+	},
+	"expired by a clock that is ahead": {
+		conditions: []string{valid},
+		change:     func(token *v1alpha1.SFMCToken) { token.Status.ExpiresAt = at(-30 * time.Second) },
+	},
+	"expired, and known": {
+		conditions: []string{"Ready=False TokenExpired: over"},
+		change:     func(token *v1alpha1.SFMCToken) { token.Status.ExpiresAt = at(-3 * time.Minute) },
+		problems:   []string{"Not ready, TokenExpired: over"},
+	},
+	"changed since": {
+		conditions: []string{valid},
+		change:     func(token *v1alpha1.SFMCToken) { token.Generation = 2 },
+		problems:   []string{"Changed: the operator hasn't looked at the spec as it is now; is it running?"},
+	},
+	"a message that plays with the terminal": {
+		conditions: []string{"Ready=False NoToken: one\n\ttwo \x1b[31mthree\u202e four"},
+		problems:   []string{"Not ready, NoToken: one two [31mthree four"},
+	},
+}
+
 func TestProblemsOfASFMCTokenAreNamed(t *testing.T) {
-	for name, row := range map[string]struct {
-		conditions []string
-		change     func(*v1alpha1.SFMCToken)
-		problems   []string
-	}{
-		"all is well": {conditions: []string{valid}},
-		"not looked at": {problems: []string{
-			"Not looked at: the operator hasn't looked at it yet; is it running, and does it watch this namespace?",
-		}},
-		"not ready": {conditions: []string{"Ready=False NoToken: none", "Stalled=True RequestRefused: status 401"}, problems: []string{
-			"Stalled, RequestRefused: status 401", "Not ready, NoToken: none",
-		}},
-		"ready, but a person must act": {conditions: []string{valid, "Stalled=True AccessDenied: no grant"}, problems: []string{"Stalled, AccessDenied: no grant"}},
-		"ready, but suspended":         {conditions: []string{valid, "Reconciling=True Suspended: true"}, problems: []string{"Reconciling, Suspended: true"}},
-		"ready, and its turn will come": {
-			conditions: []string{valid, "Reconciling=True WaitingForTurn: many are due"},
-		},
-		"not ready, and its turn will come": {conditions: []string{"Ready=False NoToken: none", "Reconciling=True WaitingForTurn: many are due"}, problems: []string{
-			"Reconciling, WaitingForTurn: many are due", "Not ready, NoToken: none",
-		}},
-		"no longer stalled": {conditions: []string{valid, "Stalled=False Fine: it was"}},
-		"the client secret ends": {conditions: []string{valid, "CredentialsExpiring=True Expiring: on Friday"}, problems: []string{
-			"CredentialsExpiring, Expiring: on Friday",
-		}},
-		"a date that can't be read": {conditions: []string{valid, "CredentialsExpiring=Unknown DateUnreadable: soon"}, problems: []string{
-			"CredentialsExpiring, DateUnreadable: soon",
-		}},
-		"the client secret is good for long": {conditions: []string{valid, "CredentialsExpiring=False Expiring: in May"}},
-		"expired under a dead operator": {
-			conditions: []string{valid},
-			change:     func(token *v1alpha1.SFMCToken) { token.Status.ExpiresAt = at(-3 * time.Minute) },
-			problems:   []string{"Expired: the status says Ready, but the token ran out 3m ago; is the operator running?"},
-		},
-		"expired by a clock that is ahead": {
-			conditions: []string{valid},
-			change:     func(token *v1alpha1.SFMCToken) { token.Status.ExpiresAt = at(-30 * time.Second) },
-		},
-		"expired, and known": {
-			conditions: []string{"Ready=False TokenExpired: over"},
-			change:     func(token *v1alpha1.SFMCToken) { token.Status.ExpiresAt = at(-3 * time.Minute) },
-			problems:   []string{"Not ready, TokenExpired: over"},
-		},
-		"changed since": {
-			conditions: []string{valid},
-			change:     func(token *v1alpha1.SFMCToken) { token.Generation = 2 },
-			problems:   []string{"Changed: the operator hasn't looked at the spec as it is now; is it running?"},
-		},
-		"a message that plays with the terminal": {
-			conditions: []string{"Ready=False NoToken: one\n\ttwo \x1b[31mthree\u202e four"},
-			problems:   []string{"Not ready, NoToken: one two [31mthree four"},
-		},
-	} {
+	for name, row := range problems {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			token := aToken()
@@ -88,11 +98,11 @@ func TestProblemsOfASFMCTokenAreNamed(t *testing.T) {
 			if row.change != nil {
 				row.change(token)
 			}
-			var problems []string
+			var found []string
 			for _, problem := range doctor.Problems(token, noon) {
-				problems = append(problems, problem.String())
+				found = append(found, problem.String())
 			}
-			g.Expect(problems).To(Equal(row.problems))
+			g.Expect(found).To(Equal(row.problems))
 		})
 	}
 }
@@ -100,7 +110,12 @@ func TestProblemsOfASFMCTokenAreNamed(t *testing.T) {
 func TestTimesAreSaidAsPeopleSayThem(t *testing.T) {
 	g := NewWithT(t)
 	for said, when := range map[string]*metav1.Time{
-		"-": nil, "in 17m": at(17*time.Minute + 30*time.Second), "in 4m30s": at(270 * time.Second), "in 0s": at(0), "1s ago": at(-time.Second), "25m ago": at(-25 * time.Minute),
+		"-":        nil,
+		"in 17m":   at(17*time.Minute + 30*time.Second),
+		"in 4m30s": at(270 * time.Second),
+		"in 0s":    at(0),
+		"1s ago":   at(-time.Second),
+		"25m ago":  at(-25 * time.Minute),
 	} {
 		g.Expect(doctor.When(when, noon)).To(Equal(said))
 	}
@@ -114,23 +129,62 @@ func TestALongTextIsCutBetweenCharacters(t *testing.T) {
 	g.Expect(doctor.Cut("ä öüß", 3)).To(Equal("ä…"))
 }
 
+const (
+	refused      = "Stalled=True RequestRefused: 401"
+	refusedAgain = "Stalled=True RequestRefused: 401 again"
+)
+
+var answers = map[string]struct {
+	annotation, handled string
+	before, after       []string
+	answered            bool
+	why                 string
+}{
+	"not yet": {
+		annotation: "now", handled: "before",
+		before: []string{valid}, after: []string{valid},
+	},
+	"with a token": {
+		annotation: "now", handled: "now",
+		before: []string{valid}, after: []string{valid},
+		answered: true,
+	},
+	"with a token for a later request": {
+		annotation: "later", handled: "later",
+		before: []string{valid}, after: []string{valid},
+		answered: true,
+	},
+	"not by what was said of an older one": {
+		annotation: "now", handled: "before",
+		before: []string{refused}, after: []string{refused},
+	},
+	"by another refusal": {
+		annotation: "now", handled: "before",
+		before: []string{refused}, after: []string{refusedAgain},
+		why: "Stalled, RequestRefused: 401 again",
+	},
+	"by a refusal": {
+		annotation: "now", handled: "before",
+		before: []string{valid}, after: []string{valid, refused},
+		why: "Stalled, RequestRefused: 401",
+	},
+	"by a failure that will be tried again": {
+		annotation: "now", handled: "before",
+		before: []string{valid}, after: []string{valid, "Reconciling=True Throttled: 429"},
+		why: "Reconciling, Throttled: 429",
+	},
+	"not while it waits for its turn": {
+		annotation: "now", handled: "before",
+		before: []string{valid},
+		after:  []string{"Ready=False TokenExpired: over", "Reconciling=True WaitingForTurn: soon"},
+	},
+	"not if somebody took it back": {
+		before: []string{valid}, after: []string{valid},
+	},
+}
+
 func TestARefreshRequestIsAnswered(t *testing.T) {
-	for name, row := range map[string]struct {
-		annotation, handled string
-		before, after       []string
-		answered            bool
-		why                 string
-	}{
-		"not yet":                               {annotation: "now", handled: "before", before: []string{valid}, after: []string{valid}},
-		"with a token":                          {annotation: "now", handled: "now", before: []string{valid}, after: []string{valid}, answered: true},
-		"with a token for a later request":      {annotation: "later", handled: "later", before: []string{valid}, after: []string{valid}, answered: true},
-		"not by what was said of an older one":  {annotation: "now", handled: "before", before: []string{"Stalled=True RequestRefused: 401"}, after: []string{"Stalled=True RequestRefused: 401"}},
-		"by another refusal":                    {annotation: "now", handled: "before", before: []string{"Stalled=True RequestRefused: 401"}, after: []string{"Stalled=True RequestRefused: 401 again"}, why: "Stalled, RequestRefused: 401 again"},
-		"by a refusal":                          {annotation: "now", handled: "before", before: []string{valid}, after: []string{valid, "Stalled=True RequestRefused: 401"}, why: "Stalled, RequestRefused: 401"},
-		"by a failure that will be tried again": {annotation: "now", handled: "before", before: []string{valid}, after: []string{valid, "Reconciling=True Throttled: 429"}, why: "Reconciling, Throttled: 429"},
-		"not while it waits for its turn":       {annotation: "now", handled: "before", before: []string{valid}, after: []string{"Ready=False TokenExpired: over", "Reconciling=True WaitingForTurn: soon"}},
-		"not if somebody took it back":          {before: []string{valid}, after: []string{valid}},
-	} {
+	for name, row := range answers {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			asked, is := aToken(), aToken()

@@ -4,7 +4,6 @@ package doctor
 
 import (
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
 // Reader is a container that reads a target Secret once, when it starts, and so misses every refresh.
@@ -40,18 +40,19 @@ func (r Reader) String() string {
 	return fmt.Sprintf("%s, %s, reads Secret %s once, when it starts: %s", pods, r.Container, r.Secret, r.How)
 }
 
-// Advice is what to do about such a reader.
+// Advice returns what to do about such a reader.
 func (r Reader) Advice() string {
+	text := "It misses every refresh, and gets 401 when the token that it began with is over. Mount"
 	if strings.HasPrefix(r.Container, "init ") {
-		return fmt.Sprintf("What it makes of the token is good for 20 minutes at most. Let the containers that make the calls mount Secret %s as a volume, without subPath, and read the file for each call.", r.Secret)
+		text = "What it makes of the token is good for 20 minutes at most. Let the containers that make the calls mount"
 	}
-	return fmt.Sprintf("It misses every refresh, and gets 401 when the token that it began with is over. Mount Secret %s as a volume, without subPath, and read the file for each call.", r.Secret)
+	return text + " Secret " + r.Secret + " as a volume, without subPath, and read the file for each call."
 }
 
-// StaleReaders finds, among pods, those containers that read the SFMCToken's target Secret once: through env, envFrom
+// StaleReaders returns, among pods, those containers that read the SFMCToken's target Secret once: through env, envFrom
 // or a subPath mount. Whoever reads only what is the same in every token, such as rest_instance_url, misses nothing.
 func StaleReaders(token *v1alpha1.SFMCToken, pods []corev1.Pod) []Reader {
-	keys := refreshedKeys(token)
+	keys := refreshedKeys(token.Spec.Target)
 	var found []Reader
 	for i := range pods {
 		pod := &pods[i]
@@ -61,7 +62,7 @@ func StaleReaders(token *v1alpha1.SFMCToken, pods []corev1.Pod) []Reader {
 		for _, secret := range targetSecrets(token) {
 			files := refreshedFiles(pod.Spec.Volumes, secret, keys)
 			for _, c := range containers(&pod.Spec) {
-				for _, how := range slices.Concat(throughEnv(c.Container, secret, keys), throughSubPath(c.Container, files)) {
+				for _, how := range slices.Concat(throughEnv(c, secret, keys), throughSubPath(c, files)) {
 					found = add(found, pod, Reader{Secret: secret, Container: c.kind + " " + c.Name, How: how})
 				}
 			}
@@ -70,12 +71,13 @@ func StaleReaders(token *v1alpha1.SFMCToken, pods []corev1.Pod) []Reader {
 	return found
 }
 
-// add puts pods of one controller together: they are mended in one place.
+// add returns the readers with one more, the pods of one controller together: they are mended in one place.
 func add(readers []Reader, pod *corev1.Pod, r Reader) []Reader {
 	if owner := metav1.GetControllerOf(pod); owner != nil {
 		r.Controller = owner.Kind + " " + owner.Name
 		same := func(other Reader) bool {
-			return other.Secret == r.Secret && other.Controller == r.Controller && other.Container == r.Container && other.How == r.How
+			return other.Secret == r.Secret && other.Controller == r.Controller &&
+				other.Container == r.Container && other.How == r.How
 		}
 		if i := slices.IndexFunc(readers, same); i >= 0 {
 			readers[i].Pods = append(readers[i].Pods, pod.Name)
@@ -86,29 +88,33 @@ func add(readers []Reader, pod *corev1.Pod, r Reader) []Reader {
 	return append(readers, r)
 }
 
-// isOver tells whether a pod makes no calls any more, or soon won't.
+// isOver reports whether a pod makes no calls any more, or soon won't.
 func isOver(pod *corev1.Pod) bool {
-	return !pod.DeletionTimestamp.IsZero() || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	phase := pod.Status.Phase
+	return !pod.DeletionTimestamp.IsZero() || phase == corev1.PodSucceeded || phase == corev1.PodFailed
 }
 
-// targetSecrets are the Secrets that hold the SFMCToken's token, or will: under a former name too, while it is there.
+// targetSecrets returns the Secrets that hold the SFMCToken's token, or will: a former one too, while it is there.
 func targetSecrets(token *v1alpha1.SFMCToken) []string {
-	names := map[string]bool{}
-	if !isTrue(token, v1alpha1.ConditionStalled, v1alpha1.ReasonTargetConflict) { // else it is somebody else's
-		names[token.TargetSecretName()] = true
+	names := []string{token.Status.TargetSecretName}
+	if c := hindrance(token); c == nil || c.Reason != string(v1alpha1.ReasonTargetConflict) { // else somebody else's
+		names = append(names, token.TargetSecretName())
 	}
-	if last := token.Status.TargetSecretName; last != "" {
-		names[last] = true
-	}
-	return slices.Sorted(maps.Keys(names))
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
 }
 
-// refreshedKeys are the keys of the target Secret whose values change with each token.
-func refreshedKeys(token *v1alpha1.SFMCToken) []string {
-	keys := []string{"access_token", "expires_at"}
-	if token.Spec.Target != nil && token.Spec.Target.Template != nil {
-		for key, text := range token.Spec.Target.Template.Data {
-			if strings.Contains(string(text), "AccessToken") || strings.Contains(string(text), "ExpiresAt") {
+// refreshedKeys returns the keys of the target Secret whose values change with each token.
+func refreshedKeys(target *v1alpha1.Target) []string {
+	var keys, fields []string
+	for _, key := range token.Keys {
+		if key.Changes {
+			keys, fields = append(keys, key.Name), append(fields, key.Field)
+		}
+	}
+	if target != nil && target.Template != nil {
+		for key, text := range target.Template.Data {
+			if slices.ContainsFunc(fields, func(field string) bool { return strings.Contains(string(text), field) }) {
 				keys = append(keys, key)
 			}
 		}
@@ -140,8 +146,8 @@ func containers(spec *corev1.PodSpec) []container {
 	return all
 }
 
-// throughEnv says which environment variables are made of these keys of a Secret.
-func throughEnv(c corev1.Container, secret string, keys []string) []string {
+// throughEnv returns which environment variables are made of these keys of a Secret.
+func throughEnv(c container, secret string, keys []string) []string {
 	var how []string
 	for _, from := range c.EnvFrom {
 		if from.SecretRef != nil && from.SecretRef.Name == secret {
@@ -159,7 +165,7 @@ func throughEnv(c corev1.Container, secret string, keys []string) []string {
 	return how
 }
 
-// refreshedFiles are the files, of each volume, that are made of these keys of a Secret.
+// refreshedFiles returns the files, of each volume, that are made of these keys of a Secret.
 func refreshedFiles(volumes []corev1.Volume, secret string, keys []string) map[string][]string {
 	files := map[string][]string{}
 	for _, volume := range volumes {
@@ -191,8 +197,8 @@ func filesOf(items []corev1.KeyToPath, keys []string) []string {
 	return files
 }
 
-// throughSubPath says which mounts have one of these files, or a folder with one, as their subPath.
-func throughSubPath(c corev1.Container, files map[string][]string) []string {
+// throughSubPath returns which mounts have one of these files, or a folder with one, as their subPath.
+func throughSubPath(c container, files map[string][]string) []string {
 	var how []string
 	for _, mount := range c.VolumeMounts {
 		if slices.ContainsFunc(files[mount.Name], func(file string) bool { return isFixed(mount, file) }) {
@@ -202,7 +208,7 @@ func throughSubPath(c corev1.Container, files map[string][]string) []string {
 	return how
 }
 
-// isFixed tells whether a mount keeps a file as it was when the container started.
+// isFixed reports whether a mount keeps a file as it was when the container started.
 func isFixed(mount corev1.VolumeMount, file string) bool {
 	if mount.SubPathExpr != "" {
 		return true // it takes a running container to know what it comes to

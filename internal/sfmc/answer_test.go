@@ -14,7 +14,8 @@ import (
 )
 
 func TestExpiresInIsReadInEveryFormThatOccurs(t *testing.T) {
-	const badNumber, badRange = "expires_in is not a number of seconds", "expires_in is not between one second and 24 hours"
+	const badNumber = "expires_in is not a number of seconds"
+	const badRange = "expires_in is not between one second and 24 hours"
 	server, client, request := standIn(t, sfmctest.Options{})
 	for raw, want := range map[string]any{
 		`1079`:    1079 * time.Second,
@@ -57,7 +58,7 @@ func TestExpiresInIsReadInEveryFormThatOccurs(t *testing.T) {
 				return
 			}
 			g.Expect(err).To(MatchError("the token endpoint's answer is unreadable: status 200: " + want.(string)))
-			g.Expect(KindOf(err)).To(Equal(Unreadable))
+			g.Expect(err.Kind).To(Equal(Unreadable))
 			g.Expect(token).To(BeZero())
 		})
 	}
@@ -80,8 +81,9 @@ func TestInstanceURLsGetOneNormalForm(t *testing.T) {
 		g.Expect(got).To(Equal(want))
 	}
 	for _, value := range []string{
-		"http://plain/", "ftp://host/", "https://", "https:///path", "https://:443/", "https://user:word@host/", "user@host",
-		"https://host/?a=b", "https://host/#part", "https://host name/", "https://host/\n", "https://hôst/", "://", "https://ho%zz/",
+		"http://plain/", "ftp://host/", "https://", "https:///path", "https://:443/", "https://user:word@host/",
+		"user@host", "https://host/?a=b", "https://host/#part", "https://host name/", "https://host/\n",
+		"https://hôst/", "://", "https://ho%zz/",
 		"https://host?", "https://host#", "https://host/?", "https://host/#",
 	} {
 		g := NewWithT(t)
@@ -101,32 +103,43 @@ func TestTheDocumentationsBareInstanceURLsAreCompleted(t *testing.T) {
 }
 
 func TestAnAnswerThatIsNoTokenResponseIsUnreadable(t *testing.T) {
+	const (
+		noObject  = "it is not the JSON object of a token response"
+		noToken   = "it has no access_token"
+		noHeader  = "access_token or token_type has characters that can't stand in a header"
+		not200    = "a token response has status 200"
+		twoTokens = `{"access_token":"abc"}{"access_token":"abc"}`
+	)
 	server, client, request := standIn(t, sfmctest.Options{})
+	body := func(text string) sfmctest.Fault { return sfmctest.Fault{Body: text} }
+	field := func(name, raw string) sfmctest.Fault { return sfmctest.Fault{Fields: map[string]string{name: raw}} }
 	for name, row := range map[string]struct {
 		fault   sfmctest.Fault
 		problem string
 	}{
-		"a proxy's page":            {sfmctest.ProxyPage(http.StatusOK), "it is not the JSON object of a token response"},
-		"an array":                  {sfmctest.Fault{Body: `[{"access_token":"abc"}]`}, "it is not the JSON object of a token response"},
-		"two answers":               {sfmctest.Fault{Body: `{"access_token":"abc"}{"access_token":"abc"}`}, "it is not the JSON object of a token response"},
-		"an empty object":           {sfmctest.Fault{Body: `{}`}, "it has no access_token"},
-		"null":                      {sfmctest.Fault{Body: `null`}, "it has no access_token"},
-		"an empty token":            {sfmctest.Fault{Fields: map[string]string{"access_token": `""`}}, "it has no access_token"},
-		"a number as token":         {sfmctest.Fault{Fields: map[string]string{"access_token": `17`}}, "access_token has the wrong type"},
-		"an object as scope":        {sfmctest.Fault{Fields: map[string]string{"scope": `{"a":1}`}}, "scope has the wrong type"},
-		"a line break in the token": {sfmctest.Fault{Fields: map[string]string{"access_token": `"a\r\nX-Evil: b"`}}, "access_token or token_type has characters that can't stand in a header"},
-		"a space in the token type": {sfmctest.Fault{Fields: map[string]string{"token_type": `"Bearer x"`}}, "access_token or token_type has characters that can't stand in a header"},
-		"a plain http REST URL":     {sfmctest.Fault{Fields: map[string]string{"rest_instance_url": `"http://x/"`}}, "rest_instance_url is not an https URL"},
-		"a SOAP URL with a query":   {sfmctest.Fault{Fields: map[string]string{"soap_instance_url": `"https://x/?a"`}}, "soap_instance_url is not an https URL"},
-		"another status than 200":   {sfmctest.Fault{Status: http.StatusCreated, Body: `{"access_token":"abc"}`}, "a token response has status 200"},
-		"no content":                {sfmctest.Fault{Status: http.StatusNoContent}, "a token response has status 200"},
+		"a proxy's page":            {sfmctest.ProxyPage(http.StatusOK), noObject},
+		"an array":                  {body(`[{"access_token":"abc"}]`), noObject},
+		"two answers":               {body(twoTokens), noObject},
+		"an empty object":           {body(`{}`), noToken},
+		"null":                      {body(`null`), noToken},
+		"an empty token":            {field("access_token", `""`), noToken},
+		"a number as token":         {field("access_token", `17`), "access_token has the wrong type"},
+		"an object as scope":        {field("scope", `{"a":1}`), "scope has the wrong type"},
+		"a line break in the token": {field("access_token", `"a\r\nX-Evil: b"`), noHeader},
+		"a space in the token type": {field("token_type", `"Bearer x"`), noHeader},
+		"a plain http REST URL": {field("rest_instance_url", `"http://x/"`),
+			"rest_instance_url is not an https URL"},
+		"a SOAP URL with a query": {field("soap_instance_url", `"https://x/?a"`),
+			"soap_instance_url is not an https URL"},
+		"another status than 200": {sfmctest.Fault{Status: http.StatusCreated, Body: `{"access_token":"abc"}`}, not200},
+		"no content":              {sfmctest.Fault{Status: http.StatusNoContent}, not200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			server.AddFaults(row.fault)
 			token, err := client.RequestToken(t.Context(), request)
 			g.Expect(err).To(MatchError(HaveSuffix(": " + row.problem)))
-			g.Expect(KindOf(err)).To(Equal(Unreadable))
+			g.Expect(err.Kind).To(Equal(Unreadable))
 			g.Expect(token).To(BeZero())
 		})
 	}
@@ -142,13 +155,15 @@ func TestWhatAnAnswerLeavesOutIsLeftEmpty(t *testing.T) {
 
 func TestGrantedScopesAreSeparatedByOneSpace(t *testing.T) {
 	g := NewWithT(t)
-	_, client, request := once(t, sfmctest.Fault{Fields: map[string]string{"scope": `" email_read\n\temail_send  "`}})
+	fault := sfmctest.Fault{Fields: map[string]string{"scope": `" email_read\n\temail_send  "`}}
+	_, client, request := once(t, fault)
 	token, err := client.RequestToken(t.Context(), request)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(token.Scope).To(Equal("email_read email_send"))
+	g.Expect(token.GrantedScopes).To(Equal("email_read email_send"))
 }
 
 func TestAnAnswerOver64KiBIsRefused(t *testing.T) {
+	longScope := `"` + strings.Repeat("email_read ", 150) + `"`
 	for name, row := range map[string]struct {
 		fault   sfmctest.Fault
 		problem string
@@ -157,7 +172,7 @@ func TestAnAnswerOver64KiBIsRefused(t *testing.T) {
 		"a byte more":  {sfmctest.Fault{PadTo: 64<<10 + 1}, "it is longer than 64 KiB"},
 		"a megabyte":   {sfmctest.Fault{TokenLength: 1 << 20}, "it is longer than 64 KiB"},
 		"without end":  {sfmctest.Fault{Wire: sfmctest.EndlessBody}, "it is longer than 64 KiB"},
-		"a long scope": {sfmctest.Fault{Fields: map[string]string{"scope": `"` + strings.Repeat("email_read ", 150) + `"`}}, ""},
+		"a long scope": {sfmctest.Fault{Fields: map[string]string{"scope": longScope}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -169,17 +184,18 @@ func TestAnAnswerOver64KiBIsRefused(t *testing.T) {
 				return
 			}
 			g.Expect(err).To(MatchError(HaveSuffix(": " + row.problem)))
-			g.Expect(KindOf(err)).To(Equal(Unreadable))
+			g.Expect(err.Kind).To(Equal(Unreadable))
 		})
 	}
 }
 
 func TestHeadersOver64KiBAreRefusedToo(t *testing.T) {
 	g := NewWithT(t)
-	server, client, request := once(t, sfmctest.Fault{Header: map[string]string{"X-Long": strings.Repeat("x", 256<<10)}})
+	fault := sfmctest.Fault{Header: map[string]string{"X-Long": strings.Repeat("x", 256<<10)}}
+	server, client, request := once(t, fault)
 	_, err := client.RequestToken(t.Context(), request)
 	g.Expect(err).To(HaveOccurred())
-	g.Expect(KindOf(err)).To(Equal(Unavailable))
+	g.Expect(err.Kind).To(Equal(Unavailable))
 	expectSafe(t, err.Error())
 	g.Expect(server.Count()).To(Equal(1))
 }
@@ -189,16 +205,18 @@ func TestAnAnswerThatBreaksOffIsUnavailable(t *testing.T) {
 		fault  sfmctest.Fault
 		status int
 	}{
-		"half of it came":     {sfmctest.Fault{Wire: sfmctest.CutBody}, http.StatusOK},
-		"the line was reset":  {sfmctest.Fault{Wire: sfmctest.Reset}, 0},
-		"half of a bad reply": {sfmctest.Fault{Refusal: sfmctest.InternalError, Wire: sfmctest.CutBody}, http.StatusInternalServerError},
+		"half of it came":    {sfmctest.Fault{Wire: sfmctest.CutBody}, http.StatusOK},
+		"the line was reset": {sfmctest.Fault{Wire: sfmctest.Reset}, 0},
+		"half of a bad reply": {sfmctest.Fault{Refusal: sfmctest.InternalError, Wire: sfmctest.CutBody},
+			http.StatusInternalServerError},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			server, client, request := once(t, row.fault)
 			_, err := client.RequestToken(t.Context(), request)
-			g.Expect(KindOf(err)).To(Equal(Unavailable))
-			g.Expect(failure(t, err).StatusCode).To(Equal(row.status))
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(err.Kind).To(Equal(Unavailable))
+			g.Expect(err.StatusCode).To(Equal(row.status))
 			expectSafe(t, err.Error())
 			g.Expect(server.Count()).To(Equal(1), "the work queue is the retry loop")
 
@@ -214,8 +232,9 @@ func TestARefusalIsKnownByItsStatusHoweverItsBodyEnds(t *testing.T) {
 			g := NewWithT(t)
 			_, client, request := once(t, sfmctest.Fault{Refusal: sfmctest.InvalidClient, Wire: wire})
 			_, err := client.RequestToken(t.Context(), request)
-			g.Expect(KindOf(err)).To(Equal(Refused))
-			g.Expect(failure(t, err).StatusCode).To(Equal(http.StatusUnauthorized))
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(err.Kind).To(Equal(Refused))
+			g.Expect(err.StatusCode).To(Equal(http.StatusUnauthorized))
 		})
 	}
 }
@@ -229,8 +248,9 @@ func TestNoRedirectIsFollowed(t *testing.T) {
 			fault.Status = status
 			server, client, request := once(t, fault)
 			_, err := client.RequestToken(t.Context(), request)
-			g.Expect(err).To(MatchError(ContainSubstring("status " + strconv.Itoa(status) + ": a redirect, which is not followed")))
-			g.Expect(KindOf(err)).To(Equal(Unreadable))
+			shown := "status " + strconv.Itoa(status) + ": a redirect, which is not followed"
+			g.Expect(err).To(MatchError(ContainSubstring(shown)))
+			g.Expect(err.Kind).To(Equal(Unreadable))
 			g.Expect(err.Error()).NotTo(ContainSubstring(elsewhere.Host()))
 			g.Expect(server.Count()).To(Equal(1))
 			g.Expect(elsewhere.Count()).To(BeZero(), "nobody else got the client secret")

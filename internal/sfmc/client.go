@@ -48,8 +48,8 @@ type TokenRequest struct {
 type Token struct {
 	AccessToken string
 	TokenType   string
-	// Scope lists the granted scopes, separated by spaces.
-	Scope string
+	// GrantedScopes lists what Salesforce granted of the requested scopes, separated by spaces.
+	GrantedScopes string
 	// RESTInstanceURL and SOAPInstanceURL have a scheme and a trailing slash; empty if the answer lacks them.
 	RESTInstanceURL, SOAPInstanceURL string
 	// ExpiresIn is the token's life, counted from the moment the request was sent.
@@ -92,8 +92,8 @@ func NewClient(extraRoots []byte, clock clock.PassiveClock) (*Client, error) {
 // CloseIdleConnections closes the connections that are kept for later requests.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
-// RequestToken asks for a token with one POST. A failure is an *Error.
-func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token, error) {
+// RequestToken asks for a token with one POST.
+func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	post, err := request.post(ctx)
@@ -106,18 +106,20 @@ func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token,
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if response.StatusCode != http.StatusOK {
-		return Token{}, refusal(response.StatusCode, retryAfter(response.Header, c.clock.Now()), body, request)
+	status := response.StatusCode
+	if status != http.StatusOK {
+		return Token{}, refusal(status, retryAfter(response.Header, c.clock.Now()), body, request)
 	}
 	switch {
 	case err != nil:
-		return Token{}, &Error{Kind: Unavailable, StatusCode: response.StatusCode, Description: "the answer broke off: " + request.networkProblem(err)}
+		brokeOff := "the answer broke off: " + request.networkProblem(err)
+		return Token{}, &Error{Kind: Unavailable, StatusCode: status, Description: brokeOff}
 	case len(body) > maxAnswer:
-		return Token{}, &Error{Kind: Unreadable, StatusCode: response.StatusCode, Description: "it is longer than 64 KiB"}
+		return Token{}, &Error{Kind: Unreadable, StatusCode: status, Description: "it is longer than 64 KiB"}
 	}
 	token, err := parseToken(body)
 	if err != nil {
-		return Token{}, &Error{Kind: Unreadable, StatusCode: response.StatusCode, Description: err.Error()}
+		return Token{}, &Error{Kind: Unreadable, StatusCode: status, Description: err.Error()}
 	}
 	return token, nil
 }
@@ -134,7 +136,8 @@ func (r TokenRequest) post(ctx context.Context) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+r.AuthHost+"/v2/token", bytes.NewReader(encoded))
+	address := "https://" + r.AuthHost + "/v2/token"
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(encoded))
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +197,8 @@ func parseToken(body []byte) (Token, error) {
 	if !oneWord(answer.AccessToken) || (answer.TokenType != "" && !oneWord(answer.TokenType)) {
 		return Token{}, errors.New("access_token or token_type has characters that can't stand in a header")
 	}
-	token := Token{AccessToken: answer.AccessToken, TokenType: answer.TokenType, Scope: strings.Join(strings.Fields(answer.Scope), " ")}
+	token := Token{AccessToken: answer.AccessToken, TokenType: answer.TokenType}
+	token.GrantedScopes = strings.Join(strings.Fields(answer.Scope), " ")
 	if token.TokenType == "" {
 		token.TokenType = "Bearer"
 	}
@@ -211,7 +215,7 @@ func parseToken(body []byte) (Token, error) {
 	return token, nil
 }
 
-// oneWord tells whether text is printable ASCII without spaces.
+// oneWord reports whether text is printable ASCII without spaces.
 func oneWord(text string) bool {
 	return !slices.ContainsFunc([]byte(text), func(c byte) bool { return c <= ' ' || c > '~' })
 }
@@ -241,7 +245,8 @@ func normalInstanceURL(value string) (string, error) {
 		value = "https://" + value
 	}
 	parsed, err := url.Parse(value)
-	if err != nil || parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.User != nil || strings.ContainsAny(value, "?#") || !oneWord(value) {
+	if err != nil || parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.User != nil ||
+		strings.ContainsAny(value, "?#") || !oneWord(value) {
 		return "", errors.New("is not an https URL")
 	}
 	if !strings.HasSuffix(value, "/") {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +35,8 @@ func standIn(t *testing.T, options sfmctest.Options) (*sfmctest.Server, *Client,
 		Scopes: []string{"email_read", "email_send", "journeys_read"},
 	}}
 	server := sfmctest.Start(t, options)
-	return server, newClient(t, server.CACert()), TokenRequest{AuthHost: server.Host(), ClientID: clientID, ClientSecret: secret}
+	request := TokenRequest{AuthHost: server.Host(), ClientID: clientID, ClientSecret: secret}
+	return server, newClient(t, server.CACert()), request
 }
 
 func newClient(t *testing.T, roots []byte) *Client {
@@ -46,14 +45,6 @@ func newClient(t *testing.T, roots []byte) *Client {
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(client.CloseIdleConnections)
 	return client
-}
-
-// failure is the Error that err is.
-func failure(t *testing.T, err error) *Error {
-	t.Helper()
-	var failed *Error
-	NewWithT(t).Expect(errors.As(err, &failed)).To(BeTrue(), "a failed token request is an *Error, not %v", err)
-	return failed
 }
 
 // once is a client whose stand-in has the fault, and the request to send.
@@ -65,18 +56,22 @@ func once(t *testing.T, fault sfmctest.Fault) (*sfmctest.Server, *Client, TokenR
 }
 
 func TestTheRequestIsTheDocumentedOne(t *testing.T) {
-	const credentials = `"grant_type":"client_credentials","client_id":"` + clientID + `","client_secret":"` + secret + `"`
+	const credentials = `"grant_type":"client_credentials",` +
+		`"client_id":"` + clientID + `","client_secret":"` + secret + `"`
 	for name, row := range map[string]struct {
 		account string
 		scopes  []string
 		body    string
 	}{
-		"only the credentials":               {"", nil, `{` + credentials + `}`},
-		"no scopes, as an empty list":        {"", []string{}, `{` + credentials + `}`},
-		"a business unit, as a number":       {emea, nil, `{` + credentials + `,"account_id":510004567}`},
-		"the longest business unit":          {"999999999999999999", nil, `{` + credentials + `,"account_id":999999999999999999}`},
-		"scopes, in the order of the caller": {"", []string{"journeys_read", "email_read"}, `{` + credentials + `,"scope":"journeys_read email_read"}`},
-		"everything":                         {emea, []string{"z", "a", "m"}, `{` + credentials + `,"account_id":510004567,"scope":"z a m"}`},
+		"only the credentials":         {"", nil, `{` + credentials + `}`},
+		"no scopes, as an empty list":  {"", []string{}, `{` + credentials + `}`},
+		"a business unit, as a number": {emea, nil, `{` + credentials + `,"account_id":510004567}`},
+		"the longest business unit": {"999999999999999999", nil,
+			`{` + credentials + `,"account_id":999999999999999999}`},
+		"scopes, in the order of the caller": {"", []string{"journeys_read", "email_read"},
+			`{` + credentials + `,"scope":"journeys_read email_read"}`},
+		"everything": {emea, []string{"z", "a", "m"},
+			`{` + credentials + `,"account_id":510004567,"scope":"z a m"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -91,7 +86,8 @@ func TestTheRequestIsTheDocumentedOne(t *testing.T) {
 			client := newClient(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 
 			_, err := client.RequestToken(t.Context(), TokenRequest{
-				AuthHost: server.Listener.Addr().String(), ClientID: clientID, ClientSecret: secret, AccountID: row.account, Scopes: row.scopes,
+				AuthHost: server.Listener.Addr().String(), ClientID: clientID, ClientSecret: secret,
+				AccountID: row.account, Scopes: row.scopes,
 			})
 			g.Expect(err).NotTo(HaveOccurred())
 			g.Expect(string(body)).To(Equal(row.body))
@@ -127,7 +123,7 @@ func TestATokenIsIssuedForTheBusinessUnitAndTheScopesThatWereAskedFor(t *testing
 	g.Expect(account).To(Equal(emea))
 	token.AccessToken = ""
 	g.Expect(token).To(Equal(Token{
-		TokenType: "Bearer", Scope: "email_read journeys_read", ExpiresIn: 1079 * time.Second,
+		TokenType: "Bearer", GrantedScopes: "email_read journeys_read", ExpiresIn: 1079 * time.Second,
 		RESTInstanceURL: server.URL(), SOAPInstanceURL: server.URL(),
 	}))
 	g.Expect(server.Requests()).To(ConsistOf(And(
@@ -143,7 +139,7 @@ func TestWithoutScopesAllScopesOfThePackageAreGranted(t *testing.T) {
 	server, client, request := standIn(t, sfmctest.Options{})
 	token, err := client.RequestToken(t.Context(), request)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(token.Scope).To(Equal("email_read email_send journeys_read"))
+	g.Expect(token.GrantedScopes).To(Equal("email_read email_send journeys_read"))
 	account, _ := server.Check(token.AccessToken)
 	g.Expect(account).To(Equal(ownUnit))
 	g.Expect(server.Requests()).To(ConsistOf(And(HaveField("ScopeSent", false), HaveField("AccountIDType", "absent"))))
@@ -157,7 +153,7 @@ func TestABusinessUnitThatIsNoNumberIsNotSent(t *testing.T) {
 			request.AccountID = account
 			_, err := client.RequestToken(t.Context(), request)
 			g.Expect(err).To(MatchError(ContainSubstring("can't be built")))
-			g.Expect(KindOf(err)).To(Equal(Refused))
+			g.Expect(err.Kind).To(Equal(Refused))
 			g.Expect(server.Count()).To(BeZero())
 		})
 	}
@@ -176,10 +172,12 @@ func TestARequestIsGivenUpAfterThirtySecondsAtMost(t *testing.T) {
 		deadline, _ = r.Context().Deadline()
 		return nil, context.DeadlineExceeded
 	})
-	_, err := client.RequestToken(t.Context(), TokenRequest{AuthHost: "auth.example", ClientID: clientID, ClientSecret: secret})
+	request := TokenRequest{AuthHost: "auth.example", ClientID: clientID, ClientSecret: secret}
+	_, err := client.RequestToken(t.Context(), request)
 	g.Expect(deadline).To(BeTemporally("~", clock.RealClock{}.Now().Add(30*time.Second), 5*time.Second))
-	g.Expect(err).To(MatchError("Marketing Cloud's token endpoint is unavailable: no complete answer from auth.example within 30s"))
-	g.Expect(KindOf(err)).To(Equal(Unavailable))
+	g.Expect(err).To(MatchError("Marketing Cloud's token endpoint is unavailable: " +
+		"no complete answer from auth.example within 30s"))
+	g.Expect(err.Kind).To(Equal(Unavailable))
 }
 
 func TestADeadlineOfTheCallerIsKept(t *testing.T) {
@@ -193,8 +191,8 @@ func TestADeadlineOfTheCallerIsKept(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			_, err := client.RequestToken(ctx, request)
-			g.Expect(KindOf(err)).To(Equal(Unavailable))
 			g.Expect(err).To(MatchError(ContainSubstring("no complete answer from " + server.Host())))
+			g.Expect(err.Kind).To(Equal(Unavailable))
 		})
 	}
 }
@@ -210,17 +208,17 @@ func TestACallerThatGoesAwayEndsTheRequest(t *testing.T) {
 			server, client, request := once(t, fault)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			failed := make(chan error)
+			failed := make(chan *Error)
 			go func() {
 				_, err := client.RequestToken(ctx, request)
 				failed <- err
 			}()
 			g.Eventually(server.Count).Should(Equal(1))
 			cancel()
-			var err error
+			var err *Error
 			g.Eventually(failed).Should(Receive(&err))
-			g.Expect(KindOf(err)).To(Equal(Unavailable))
 			g.Expect(err).To(MatchError(ContainSubstring("context canceled")))
+			g.Expect(err.Kind).To(Equal(Unavailable))
 			g.Expect(err.Error()).NotTo(ContainSubstring("/v2/token"), "the URL says nothing new")
 		})
 	}
@@ -231,20 +229,12 @@ func TestNobodyListensIsUnavailable(t *testing.T) {
 	server, client, request := standIn(t, sfmctest.Options{})
 	server.TakeDown()
 	_, err := client.RequestToken(t.Context(), request)
-	g.Expect(KindOf(err)).To(Equal(Unavailable))
-	g.Expect(failure(t, err).StatusCode).To(BeZero())
 	g.Expect(err).To(MatchError(ContainSubstring("connection refused")))
+	g.Expect(err.Kind).To(Equal(Unavailable))
+	g.Expect(err.StatusCode).To(BeZero())
 
 	g.Expect(server.BringUp()).To(Succeed())
 	_, err = client.RequestToken(t.Context(), request)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(server.Count()).To(Equal(1))
-}
-
-func TestOtherErrorsHaveNoKind(t *testing.T) {
-	g := NewWithT(t)
-	g.Expect(KindOf(nil)).To(BeZero())
-	g.Expect(KindOf(errors.New(strings.Repeat("x", 10)))).To(BeZero())
-	g.Expect(RetryAfter(nil)).To(BeZero())
-	g.Expect(RetryAfter(errors.New("other"))).To(BeZero())
 }

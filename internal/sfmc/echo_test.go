@@ -18,16 +18,19 @@ func TestAnEndpointThatEchoesSecretsIsNotRepeated(t *testing.T) {
 	token := sfmcToken(t, client, request)
 	escaped := strings.NewReplacer("Z", `\u005a`, "j", `\u006a`).Replace
 	for name, body := range map[string]string{
-		"error":                      `{"error":"{{client_secret}}"}`,
-		"error, the id":              `{"error":"{{client_id}}","error_description":"{{client_id}}"}`,
-		"error_description":          `{"error":"invalid_client","error_description":"no: {{client_id}}/{{client_secret}} ({{client_secret}}{{client_secret}})"}`,
-		"message":                    `{"message":"{{client_secret}} of {{client_id}}","errorcode":50200}`,
-		"errorcode":                  `{"message":"no","errorcode":"{{client_secret}}"}`,
-		"errorcode, the whole":       `{"message":"no","errorcode":{"id":"{{client_id}}"}}`,
-		"JSON escapes":               `{"error":"` + escaped(secret) + `","error_description":"` + escaped(clientID) + `"}`,
-		"the request":                `{"error":"e","error_description":"got {\"client_id\":\"{{client_id}}\",\"client_secret\":\"{{client_secret}}\"}"}`,
-		"a form":                     `{"error":"e","error_description":"client_id={{client_id}}&client_secret={{client_secret}}"}`,
-		"behind a long text":         `{"error":"e","error_description":"` + strings.Repeat("x ", 120) + `{{client_secret}}{{client_secret}}"}`,
+		"error":         `{"error":"{{client_secret}}"}`,
+		"error, the id": `{"error":"{{client_id}}","error_description":"{{client_id}}"}`,
+		"error_description": `{"error":"invalid_client","error_description":"no: ` +
+			`{{client_id}}/{{client_secret}} ({{client_secret}}{{client_secret}})"}`,
+		"message":              `{"message":"{{client_secret}} of {{client_id}}","errorcode":50200}`,
+		"errorcode":            `{"message":"no","errorcode":"{{client_secret}}"}`,
+		"errorcode, the whole": `{"message":"no","errorcode":{"id":"{{client_id}}"}}`,
+		"JSON escapes":         `{"error":"` + escaped(secret) + `","error_description":"` + escaped(clientID) + `"}`,
+		"the request": `{"error":"e","error_description":"got ` +
+			`{\"client_id\":\"{{client_id}}\",\"client_secret\":\"{{client_secret}}\"}"}`,
+		"a form": `{"error":"e","error_description":"client_id={{client_id}}&client_secret={{client_secret}}"}`,
+		"behind a long text": `{"error":"e","error_description":"` + strings.Repeat("x ", 120) +
+			`{{client_secret}}{{client_secret}}"}`,
 		"the token":                  `{"error":"` + token + `","error_description":"Bearer ` + token + `"}`,
 		"the token, in punctuation":  `{"message":"(access_token=` + token + `)","errorcode":"` + token + `"}`,
 		"outside the JSON":           `{{client_secret}} {{client_id}} ` + token,
@@ -40,15 +43,15 @@ func TestAnEndpointThatEchoesSecretsIsNotRepeated(t *testing.T) {
 		for _, status := range []int{200, 302, 400, 401, 403, 429, 500, 503} {
 			t.Run(name+" "+strconv.Itoa(status), func(t *testing.T) {
 				g := NewWithT(t)
-				server.AddFaults(sfmctest.Fault{Status: status, Body: body, Header: map[string]string{"Location": "/?" + secret}})
+				headers := map[string]string{"Location": "/?" + secret}
+				server.AddFaults(sfmctest.Fault{Status: status, Body: body, Header: headers})
 				_, err := client.RequestToken(t.Context(), request)
 				g.Expect(err).To(HaveOccurred())
 				expectSafe(t, err.Error())
-				failed := failure(t, err)
 				for i := 0; i+40 <= len(token); i += 40 {
 					g.Expect(err.Error()).NotTo(ContainSubstring(token[i : i+40]))
 				}
-				expectSafe(t, "."+failed.Code+failed.Description)
+				expectSafe(t, "."+err.Code+err.Description)
 			})
 		}
 	}
@@ -66,7 +69,8 @@ func TestASecretIsRedactedAlsoAsAURLHasIt(t *testing.T) {
 	request := TokenRequest{ClientID: clientID, ClientSecret: odd}
 	for _, echo := range []string{odd, url.QueryEscape(odd), url.PathEscape(odd)} {
 		g := NewWithT(t)
-		body, err := json.Marshal(map[string]string{"error": "invalid_client", "error_description": "wrong: " + echo + "."})
+		says := map[string]string{"error": "invalid_client", "error_description": "wrong: " + echo + "."}
+		body, err := json.Marshal(says)
 		g.Expect(err).NotTo(HaveOccurred())
 		failed := refusal(401, 0, body, request)
 		g.Expect(failed.Error()).To(HaveSuffix("invalid_client: wrong: [redacted]."))
@@ -78,18 +82,22 @@ func wordy() *rapid.Generator[string] {
 	piece := rapid.OneOf(
 		rapid.String(),
 		rapid.StringMatching(`[a-z ]{0,300}`),
-		rapid.SampledFrom([]string{secret, clientID, "\n", "\r\n", "\u2028", "\x1b[31m", "\u202e", "\x00", " ", "…", "<b>", strings.Repeat("eyJ", 200)}),
+		rapid.SampledFrom([]string{
+			secret, clientID, "\n", "\r\n", "\u2028", "\x1b[31m", "\u202e", "\x00", " ", "…", "<b>",
+			strings.Repeat("eyJ", 200),
+		}),
 	)
-	return rapid.Custom(func(t *rapid.T) string { return strings.Join(rapid.SliceOfN(piece, 0, 12).Draw(t, "pieces"), "") })
+	return rapid.Map(rapid.SliceOfN(piece, 0, 12), func(pieces []string) string { return strings.Join(pieces, "") })
 }
 
 func TestWhateverAnEndpointSaysItsErrorIsOneBoundedLineWithoutSecrets(t *testing.T) {
 	request := TokenRequest{AuthHost: "auth.example", ClientID: clientID, ClientSecret: secret}
+	errorcode := rapid.OneOf(rapid.Just[any](50200), rapid.Map(wordy(), func(s string) any { return s }))
 	rapid.Check(t, func(t *rapid.T) {
 		body, err := json.Marshal(map[string]any{
 			rapid.SampledFrom([]string{"error", "message"}).Draw(t, "shape"): wordy().Draw(t, "first"),
 			"error_description": wordy().Draw(t, "description"),
-			"errorcode":         rapid.OneOf(rapid.Just[any](50200), rapid.Map(wordy(), func(s string) any { return s })).Draw(t, "errorcode"),
+			"errorcode":         errorcode.Draw(t, "errorcode"),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -105,8 +113,9 @@ func TestWhateverAnEndpointSaysItsErrorIsOneBoundedLineWithoutSecrets(t *testing
 func TestWhateverTheNetworkSaysIsOneBoundedLineWithoutSecrets(t *testing.T) {
 	request := TokenRequest{AuthHost: "auth.example", ClientID: clientID, ClientSecret: secret}
 	rapid.Check(t, func(t *rapid.T) {
-		problem := request.networkProblem(&url.Error{Op: "Post", URL: "https://auth.example/v2/token?" + secret, Err: errorText(wordy().Draw(t, "problem"))})
-		expectSafe(t, "."+problem)
+		err := errorText(wordy().Draw(t, "problem"))
+		post := &url.Error{Op: "Post", URL: "https://auth.example/v2/token?" + secret, Err: err}
+		expectSafe(t, "."+request.networkProblem(post))
 	})
 }
 

@@ -2,7 +2,6 @@ package sfmc
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -25,62 +24,40 @@ type Error struct {
 }
 
 // Kind says who can mend a failed request.
-type Kind int
+type Kind string
 
 const (
 	// Refused needs a person: wrong or expired secret, business unit not enabled, legacy package, bad request.
-	Refused Kind = iota + 1
+	Refused Kind = "refused"
 	// Throttled passes with time, if this client sends nothing meanwhile.
-	Throttled
+	Throttled Kind = "throttled"
 	// Unavailable passes with time: network, timeout, 5xx.
-	Unavailable
+	Unavailable Kind = "unavailable"
 	// Unreadable is an answer that is no token response; it is expected to pass with time.
-	Unreadable
+	Unreadable Kind = "unreadable"
 )
 
 func (e *Error) Error() string {
-	var text strings.Builder
-	text.WriteString(map[Kind]string{
+	text := map[Kind]string{
 		Refused:     "Marketing Cloud refused the token request",
 		Throttled:   "Marketing Cloud throttles this client",
 		Unavailable: "Marketing Cloud's token endpoint is unavailable",
 		Unreadable:  "the token endpoint's answer is unreadable",
-	}[e.Kind])
+	}[e.Kind]
 	if e.StatusCode != 0 {
-		fmt.Fprintf(&text, ": status %d", e.StatusCode)
+		text += fmt.Sprintf(": status %d", e.StatusCode)
 	}
 	if e.Code != "" {
-		fmt.Fprintf(&text, ", %s", e.Code)
+		text += ", " + e.Code
 	}
 	if e.Description != "" {
-		fmt.Fprintf(&text, ": %s", e.Description)
+		text += ": " + e.Description
 	}
-	return text.String()
+	return text
 }
 
-// KindOf is the kind of a failed token request, or 0 if err is something else.
-func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Kind
-	}
-	return 0
-}
-
-// IsInvalidClient tells whether a token request was refused because of the client's id or secret.
-func IsInvalidClient(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Kind == Refused && e.Code == "invalid_client"
-}
-
-// RetryAfter is how long a failed token request's answer asks to pause; 0 if it does not say.
-func RetryAfter(err error) time.Duration {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.RetryAfter
-	}
-	return 0
-}
+// IsInvalidClient reports whether a token request was refused because of the client's id or secret.
+func (e *Error) IsInvalidClient() bool { return e.Kind == Refused && e.Code == "invalid_client" }
 
 const maxDescription = 256
 
@@ -100,7 +77,8 @@ func refusal(status int, retryAfter time.Duration, body []byte, request TokenReq
 	}
 	switch {
 	case answer.Error != "":
-		failed.Code, failed.Description = request.redact(answer.Error, 64), request.redact(answer.ErrorDescription, maxDescription)
+		failed.Code = request.redact(answer.Error, 64)
+		failed.Description = request.redact(answer.ErrorDescription, maxDescription)
 	case answer.Message != "":
 		failed.Description = request.redact(answer.Message, maxDescription)
 		if code := string(answer.ErrorCode); code != "" && code != "0" && code != "null" {
@@ -116,7 +94,8 @@ func refusal(status int, retryAfter time.Duration, body []byte, request TokenReq
 		failed.Kind = Refused
 	case status >= 300:
 		failed.Kind = Unreadable
-		failed.Description = "a redirect, which is not followed: the client secret goes to the authentication host alone"
+		failed.Description = "a redirect, which is not followed: " +
+			"the client secret goes to the authentication host alone"
 	default:
 		failed.Kind = Unreadable
 		failed.Description = "a token response has status 200"
@@ -124,8 +103,7 @@ func refusal(status int, retryAfter time.Duration, body []byte, request TokenReq
 	return failed
 }
 
-// redact makes an endpoint's words safe to show: without this client's secret and id, should the endpoint echo
-// them, on one line, and cut.
+// redact makes an endpoint's words safe to show: on one line, cut, and without this client's secret and id.
 func (r TokenRequest) redact(text string, limit int) string {
 	for _, secret := range []string{r.ClientSecret, r.ClientID} {
 		if secret == "" {

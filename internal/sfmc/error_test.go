@@ -32,35 +32,51 @@ func expectSafe(t interface {
 }
 
 func TestEveryDocumentedRefusalIsClassedAndShown(t *testing.T) {
-	const refused, throttled, unavailable = "Marketing Cloud refused the token request: ", "Marketing Cloud throttles this client: ", "Marketing Cloud's token endpoint is unavailable: "
+	const (
+		refused      = "Marketing Cloud refused the token request: "
+		unauthorized = refused + "status 401, invalid_client: "
+		badRequest   = refused + "status 400, "
+		throttled    = "Marketing Cloud throttles this client: "
+		unavailable  = "Marketing Cloud's token endpoint is unavailable: "
+	)
 	server, client, request := standIn(t, sfmctest.Options{})
 	for refusal, row := range map[sfmctest.Refusal]struct {
 		kind  Kind
 		after time.Duration
 		text  string
 	}{
-		sfmctest.InvalidClient:        {Refused, 0, refused + "status 401, invalid_client: Client authentication failed. Make sure that the client ID and client secret are valid and that the package is installed and enabled."},
-		sfmctest.UnknownClient:        {Refused, 0, refused + "status 401, invalid_client: Invalid client ID. Use the client ID in Marketing Cloud Installed Packages."},
-		sfmctest.LegacyPackage:        {Refused, 0, refused + "status 401, invalid_client: This integration is not eligible to use the /v2/token endpoint because the integration was created in a legacy package."},
-		sfmctest.AccountNotEnabled:    {Refused, 0, refused + "status 401, invalid_client: The package is not enabled for the business unit that account_id names."},
-		sfmctest.AccountForbidden:     {Refused, 0, refused + "status 403, access_denied: The package is not enabled for the business unit that account_id names."},
-		sfmctest.UnsupportedGrantType: {Refused, 0, refused + `status 400, unsupported_grant_type: Use "authorization_code" or "client_credentials" as the grant_type.`},
-		sfmctest.InvalidRequest:       {Refused, 0, refused + "status 400, invalid_request: The request is missing a required parameter or a parameter has the wrong type."},
-		sfmctest.InvalidScope:         {Refused, 0, refused + "status 400, invalid_scope: The requested scope is invalid, unknown, or not granted to the package."},
-		sfmctest.RateLimited:          {Throttled, 5 * time.Second, throttled + "status 429, errorcode 50100: Rate limit exceeded"},
-		sfmctest.Blocked:              {Throttled, 0, throttled + "status 429, errorcode 50200: Your requests are temporarily blocked."},
-		sfmctest.InternalError:        {Unavailable, 0, unavailable + "status 500: Internal Server Error"},
-		sfmctest.Unavailable:          {Throttled, 5 * time.Second, throttled + "status 503, errorcode 50300: Service Unavailable"},
+		sfmctest.InvalidClient: {Refused, 0, unauthorized + "Client authentication failed. Make sure that the " +
+			"client ID and client secret are valid and that the package is installed and enabled."},
+		sfmctest.UnknownClient: {Refused, 0, unauthorized + "Invalid client ID. " +
+			"Use the client ID in Marketing Cloud Installed Packages."},
+		sfmctest.LegacyPackage: {Refused, 0, unauthorized + "This integration is not eligible to use the " +
+			"/v2/token endpoint because the integration was created in a legacy package."},
+		sfmctest.AccountNotEnabled: {Refused, 0, unauthorized +
+			"The package is not enabled for the business unit that account_id names."},
+		sfmctest.AccountForbidden: {Refused, 0, refused + "status 403, access_denied: " +
+			"The package is not enabled for the business unit that account_id names."},
+		sfmctest.UnsupportedGrantType: {Refused, 0, badRequest + "unsupported_grant_type: " +
+			`Use "authorization_code" or "client_credentials" as the grant_type.`},
+		sfmctest.InvalidRequest: {Refused, 0, badRequest + "invalid_request: " +
+			"The request is missing a required parameter or a parameter has the wrong type."},
+		sfmctest.InvalidScope: {Refused, 0, badRequest + "invalid_scope: " +
+			"The requested scope is invalid, unknown, or not granted to the package."},
+		sfmctest.RateLimited: {Throttled, 5 * time.Second, throttled +
+			"status 429, errorcode 50100: Rate limit exceeded"},
+		sfmctest.Blocked: {Throttled, 0, throttled +
+			"status 429, errorcode 50200: Your requests are temporarily blocked."},
+		sfmctest.InternalError: {Unavailable, 0, unavailable + "status 500: Internal Server Error"},
+		sfmctest.Unavailable: {Throttled, 5 * time.Second, throttled +
+			"status 503, errorcode 50300: Service Unavailable"},
 	} {
 		t.Run(string(refusal), func(t *testing.T) {
 			g := NewWithT(t)
 			server.AddFaults(sfmctest.Fault{Refusal: refusal})
 			token, err := client.RequestToken(t.Context(), request)
 			g.Expect(err).To(MatchError(row.text))
-			g.Expect(KindOf(err)).To(Equal(row.kind))
-			g.Expect(RetryAfter(err)).To(Equal(row.after))
-			g.Expect(RetryAfter(fmt.Errorf("wrapped: %w", err))).To(Equal(row.after))
-			g.Expect(KindOf(fmt.Errorf("wrapped: %w", err))).To(Equal(row.kind))
+			g.Expect(err.Kind).To(Equal(row.kind))
+			g.Expect(err.RetryAfter).To(Equal(row.after))
+			g.Expect(err.IsInvalidClient()).To(Equal(strings.HasPrefix(row.text, unauthorized)))
 			g.Expect(token).To(BeZero())
 		})
 	}
@@ -76,7 +92,7 @@ func TestTheStandInsOwnDecisionsAreClassedToo(t *testing.T) {
 		"an unknown client":            {func(_ *sfmctest.Server, r *TokenRequest) { r.ClientID = "nobody" }, 401},
 		"a business unit not enabled":  {func(_ *sfmctest.Server, r *TokenRequest) { r.AccountID = "510009999" }, 401},
 		"the same, forbidden":          {forbidden, 403},
-		"a disabled package":           {func(s *sfmctest.Server, _ *TokenRequest) { _ = s.DisablePackage(clientID, true) }, 401},
+		"a disabled package":           {disabled, 401},
 		"a secret that was superseded": {superseded, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,12 +100,15 @@ func TestTheStandInsOwnDecisionsAreClassedToo(t *testing.T) {
 			server, client, request := standIn(t, sfmctest.Options{})
 			row.change(server, &request)
 			_, err := client.RequestToken(t.Context(), request)
-			g.Expect(KindOf(err)).To(Equal(Refused))
-			g.Expect(failure(t, err).StatusCode).To(Equal(row.status))
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(err.Kind).To(Equal(Refused))
+			g.Expect(err.StatusCode).To(Equal(row.status))
 			g.Expect(server.Issued()).To(BeZero())
 		})
 	}
 }
+
+func disabled(s *sfmctest.Server, _ *TokenRequest) { _ = s.DisablePackage(clientID, true) }
 
 func forbidden(s *sfmctest.Server, r *TokenRequest) {
 	s.ChangeMode(func(m *sfmctest.Mode) { m.ForbidDisabledAccounts = true })
@@ -104,19 +123,24 @@ func superseded(s *sfmctest.Server, _ *TokenRequest) {
 
 func TestTheStatusDecidesWhateverTheBodySays(t *testing.T) {
 	bodies := []string{
-		`{"error":"invalid_client","error_description":"Client authentication failed."}`, `{"message":"Internal Server Error","errorcode":0}`,
-		`{"error":"invalid_client","error_description":7}`, `{"message":"m","errorcode":"50200"}`, `{"errorcode":50200}`,
+		`{"error":"invalid_client","error_description":"Client authentication failed."}`,
+		`{"error":"invalid_client","error_description":7}`,
+		`{"message":"Internal Server Error","errorcode":0}`, `{"message":"m","errorcode":"50200"}`,
+		`{"errorcode":50200}`,
 		`{}`, `null`, `[]`, `"text"`, `{`, ``, `{"error":null,"message":null}`, "<html>no</html>", "\xff\xfe",
 	}
 	for status, kind := range map[int]Kind{
-		400: Refused, 401: Refused, 402: Refused, 403: Refused, 404: Refused, 405: Refused, 407: Refused, 415: Refused, 451: Refused,
-		408: Unavailable, 429: Throttled, 500: Unavailable, 501: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable, 599: Unavailable,
+		400: Refused, 401: Refused, 402: Refused, 403: Refused, 404: Refused, 405: Refused, 407: Refused, 415: Refused,
+		451: Refused, 408: Unavailable, 429: Throttled, 500: Unavailable, 501: Unavailable, 502: Unavailable,
+		503: Unavailable, 504: Unavailable, 599: Unavailable,
 		201: Unreadable, 204: Unreadable, 301: Unreadable, 304: Unreadable,
 	} {
 		for _, body := range bodies {
 			g := NewWithT(t)
 			failed := refusal(status, 0, []byte(body), TokenRequest{ClientID: clientID, ClientSecret: secret})
 			g.Expect(failed.Kind).To(Equal(kind), "%d %s", status, body)
+			isInvalidClient := kind == Refused && strings.Contains(body, "invalid_client")
+			g.Expect(failed.IsInvalidClient()).To(Equal(isInvalidClient), "%d %s", status, body)
 			g.Expect(failed.Error()).To(ContainSubstring("status %d", status))
 			expectSafe(t, failed.Error())
 		}
@@ -124,6 +148,7 @@ func TestTheStatusDecidesWhateverTheBodySays(t *testing.T) {
 }
 
 func TestBothShapesAreReadAlsoWhenTypesAreOff(t *testing.T) {
+	const noJSON = ": the answer was not Marketing Cloud's JSON (a proxy or gateway in between?)"
 	for body, want := range map[string]string{
 		`{"error":"invalid_client","error_description":7}`:                ", invalid_client",
 		`{"error":"invalid_client"}`:                                      ", invalid_client",
@@ -133,7 +158,7 @@ func TestBothShapesAreReadAlsoWhenTypesAreOff(t *testing.T) {
 		`{"message":"blocked"}`:                                           ": blocked",
 		`{"message":"blocked","errorcode":null}`:                          ": blocked",
 		`{"error":"a","error_description":"b","message":"c"}`:             ", a: b",
-		`{"error":{"code":1}}`:                                            ": the answer was not Marketing Cloud's JSON (a proxy or gateway in between?)",
+		`{"error":{"code":1}}`:                                            noJSON,
 		`{"error":"a\nb","error_description":"c\r\n\td\u0000e\u2028f g"}`: ", a b: c d e f g",
 		`{}`: "",
 	} {
@@ -146,13 +171,15 @@ func TestBothShapesAreReadAlsoWhenTypesAreOff(t *testing.T) {
 func TestAProxysPageIsNotShown(t *testing.T) {
 	for status, kind := range map[int]Kind{
 		http.StatusOK: Unreadable, http.StatusForbidden: Refused, http.StatusProxyAuthRequired: Refused,
-		http.StatusBadGateway: Unavailable, http.StatusServiceUnavailable: Unavailable, http.StatusGatewayTimeout: Unavailable,
+		http.StatusBadGateway: Unavailable, http.StatusServiceUnavailable: Unavailable,
+		http.StatusGatewayTimeout: Unavailable,
 	} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			g := NewWithT(t)
 			_, client, request := once(t, sfmctest.ProxyPage(status))
 			_, err := client.RequestToken(t.Context(), request)
-			g.Expect(KindOf(err)).To(Equal(kind))
+			g.Expect(err).To(HaveOccurred())
+			g.Expect(err.Kind).To(Equal(kind))
 			g.Expect(err.Error()).To(ContainSubstring("status %d", status))
 			g.Expect(err.Error()).NotTo(ContainSubstring("<"))
 			g.Expect(err.Error()).NotTo(ContainSubstring("organisation"))
@@ -186,13 +213,15 @@ func TestRetryAfterIsReadAsSecondsAndAsDate(t *testing.T) {
 		for _, status := range []int{429, 503} {
 			t.Run(fmt.Sprintf("%d %s", status, header), func(t *testing.T) {
 				g := NewWithT(t)
-				server.AddFaults(sfmctest.Fault{Status: status, Body: `{"message":"no"}`, Header: map[string]string{"Retry-After": header}})
+				headers := map[string]string{"Retry-After": header}
+				server.AddFaults(sfmctest.Fault{Status: status, Body: `{"message":"no"}`, Header: headers})
 				_, err := client.RequestToken(t.Context(), request)
-				g.Expect(RetryAfter(err)).To(Equal(want))
+				g.Expect(err).To(HaveOccurred())
+				g.Expect(err.RetryAfter).To(Equal(want))
 				if status == 429 || want > 0 {
-					g.Expect(KindOf(err)).To(Equal(Throttled))
+					g.Expect(err.Kind).To(Equal(Throttled))
 				} else {
-					g.Expect(KindOf(err)).To(Equal(Unavailable))
+					g.Expect(err.Kind).To(Equal(Unavailable))
 				}
 			})
 		}

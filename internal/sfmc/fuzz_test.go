@@ -22,8 +22,12 @@ var parseTokenProblems = regexp.MustCompile(`^(` + strings.Join([]string{
 
 func FuzzParseToken(f *testing.F) {
 	for _, body := range []string{
-		`{"access_token":"eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.c2ln.cGFk","token_type":"Bearer","expires_in":1079,"scope":"email_read email_send","soap_instance_url":"https://mc563885gzs27c5t9-63k636ttgm.soap.marketingcloudapis.com/","rest_instance_url":"https://mc563885gzs27c5t9-63k636ttgm.rest.marketingcloudapis.com/"}`,
-		`{"access_token":"a","expires_in":"1079","rest_instance_url":"mc563885gzs27c5t9-63k636ttgm.rest.marketingcloudapis.com"}`,
+		`{"access_token":"eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.c2ln.cGFk","token_type":"Bearer","expires_in":1079,` +
+			`"scope":"email_read email_send",` +
+			`"soap_instance_url":"https://mc563885gzs27c5t9-63k636ttgm.soap.marketingcloudapis.com/",` +
+			`"rest_instance_url":"https://mc563885gzs27c5t9-63k636ttgm.rest.marketingcloudapis.com/"}`,
+		`{"access_token":"a","expires_in":"1079",` +
+			`"rest_instance_url":"mc563885gzs27c5t9-63k636ttgm.rest.marketingcloudapis.com"}`,
 		`{"access_token":"a","expires_in":-1}`,
 		`{"access_token":"a","expires_in":1e300}`,
 		`{"access_token":"a","expires_in":"NaN"}`,
@@ -31,8 +35,11 @@ func FuzzParseToken(f *testing.F) {
 		`{"access_token":"a","soap_instance_url":"https://host#"}`,
 		`{"access_token":"a b"}`,
 		`{"access_token":1}`,
-		`{"error":"invalid_client","error_description":"Client authentication failed. Make sure that the client ID and client secret are valid and that the package is installed and enabled.","error_uri":"https://developer.salesforce.com/docs"}`,
-		`{"message":"Rate limit exceeded","errorcode":50100,"retryAfter":5,"documentation":"https://developer.salesforce.com/docs"}`,
+		`{"error":"invalid_client","error_description":"Client authentication failed. Make sure that ` +
+			`the client ID and client secret are valid and that the package is installed and enabled.",` +
+			`"error_uri":"https://developer.salesforce.com/docs"}`,
+		`{"message":"Rate limit exceeded","errorcode":50100,"retryAfter":5,` +
+			`"documentation":"https://developer.salesforce.com/docs"}`,
 		"<!DOCTYPE html>\n<html></html>",
 		``, `null`, `[]`, `{`,
 	} {
@@ -52,11 +59,13 @@ func FuzzParseToken(f *testing.F) {
 		if token.ExpiresIn < time.Second || token.ExpiresIn > 24*time.Hour || token.ExpiresIn%time.Second != 0 {
 			t.Fatalf("a life of %s", token.ExpiresIn)
 		}
-		if token.AccessToken == "" || token.TokenType == "" || len(strings.Fields(token.AccessToken+token.TokenType)) != 1 || strings.ContainsAny(token.AccessToken+token.TokenType, "\r\n\x00") {
+		words := token.AccessToken + token.TokenType
+		isOneWord := len(strings.Fields(words)) == 1 && !strings.ContainsAny(words, "\r\n\x00")
+		if token.AccessToken == "" || token.TokenType == "" || !isOneWord {
 			t.Fatalf("not one word each: %q %q", token.TokenType, token.AccessToken)
 		}
-		if token.Scope != strings.Join(strings.Fields(token.Scope), " ") {
-			t.Fatalf("scopes not separated by single spaces: %q", token.Scope)
+		if token.GrantedScopes != strings.Join(strings.Fields(token.GrantedScopes), " ") {
+			t.Fatalf("scopes not separated by single spaces: %q", token.GrantedScopes)
 		}
 		for _, instance := range []string{token.RESTInstanceURL, token.SOAPInstanceURL} {
 			if instance == "" {
@@ -102,7 +111,8 @@ func FuzzParseAuthBaseURI(f *testing.F) {
 			t.Fatalf("%q was accepted as %q", uri, host)
 		}
 		// The secret goes where the accepted value says, and nowhere else.
-		if parsed, err := url.Parse("https://" + host + "/v2/token"); err != nil || parsed.Host != host || parsed.Path != "/v2/token" {
+		parsed, err := url.Parse("https://" + host + "/v2/token")
+		if err != nil || parsed.Host != host || parsed.Path != "/v2/token" {
 			t.Fatalf("%q leads to %v, %v", host, parsed, err)
 		}
 	})

@@ -12,6 +12,9 @@ import (
 // Free text here would be a way to send a client secret to any host, so nothing else is accepted.
 var tenantAuthHost = regexp.MustCompile(`^mc[a-z0-9-]{26}\.auth\.marketingcloudapis\.com$`)
 
+// instanceHost is the form of the hosts that people take for it.
+var instanceHost = regexp.MustCompile(`\.(rest|soap)\.marketingcloudapis\.com$`)
+
 // HostNotAllowedError says why an Authentication Base URI is refused. It quotes nothing of the value, which may be
 // a client secret pasted under the wrong key.
 type HostNotAllowedError struct{ Problem string }
@@ -22,7 +25,8 @@ func (e *HostNotAllowedError) Error() string { return e.Problem }
 // https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/. Hosts beside Marketing Cloud's own are
 // accepted only if allowed names them exactly, as HOST or HOST:PORT.
 func ParseAuthBaseURI(uri string, allowed []string) (string, error) {
-	const example = "copy the Authentication Base URI from Setup > Installed Packages, for example https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/"
+	const example = "copy the Authentication Base URI from Setup > Installed Packages, for example " +
+		"https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/"
 	refuse := func(problem string) (string, error) {
 		return "", &HostNotAllowedError{Problem: fmt.Sprintf("%s; %s", problem, example)}
 	}
@@ -48,10 +52,11 @@ func ParseAuthBaseURI(uri string, allowed []string) (string, error) {
 	switch {
 	case parsed.Port() != "" || strings.HasSuffix(host, ":"):
 		return refuse("its host and port are not allowed")
-	case strings.HasSuffix(host, ".rest.marketingcloudapis.com"), strings.HasSuffix(host, ".soap.marketingcloudapis.com"):
+	case instanceHost.MatchString(host):
 		return refuse("it is the REST or SOAP base URI; the authentication host has .auth. instead")
 	case !tenantAuthHost.MatchString(host):
-		return refuse("its host is not a Marketing Cloud authentication host (28 characters that start with mc, then .auth.marketingcloudapis.com) and not one that --allow-auth-host names")
+		return refuse("its host is not a Marketing Cloud authentication host (28 characters that start with mc, then " +
+			".auth.marketingcloudapis.com) and not one that --allow-auth-host names")
 	}
 	return host, nil
 }

@@ -12,12 +12,18 @@ const (
 	wrongTenant = "mcabcdefghij-0123456789k_lmn" // an underscore
 	goodTenant  = "mcabcdefghij-0123456789k-lmn"
 	goodHost    = goodTenant + ".auth.marketingcloudapis.com"
+
+	notWhole  = "whole URL that starts with https://"
+	notAuth   = "not a Marketing Cloud authentication host"
+	otherBase = "REST or SOAP base URI; the authentication host has .auth. instead"
 )
 
 func TestTheAuthenticationBaseURIIsAcceptedAsSetupShowsIt(t *testing.T) {
 	for _, uri := range []string{
-		"https://" + goodHost, "https://" + goodHost + "/", "HTTPS://" + goodHost + "/", "https://" + strings.ToUpper(goodHost),
-		"https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/", "https://mc--------------------------.auth.marketingcloudapis.com",
+		"https://" + goodHost, "https://" + goodHost + "/", "HTTPS://" + goodHost + "/",
+		"https://" + strings.ToUpper(goodHost),
+		"https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/",
+		"https://mc--------------------------.auth.marketingcloudapis.com",
 	} {
 		g := NewWithT(t)
 		host, err := ParseAuthBaseURI(uri, nil)
@@ -28,17 +34,17 @@ func TestTheAuthenticationBaseURIIsAcceptedAsSetupShowsIt(t *testing.T) {
 
 // mistyped are what users write instead of an Authentication Base URI, with the part of the refusal that tells them.
 var mistyped = map[string]string{
-	goodTenant:                               "whole URL that starts with https://",
-	goodHost:                                 "whole URL that starts with https://",
-	goodHost + "/":                           "whole URL that starts with https://",
-	goodHost + "/v2/token":                   "whole URL that starts with https://",
-	"//" + goodHost + "/":                    "whole URL that starts with https://",
-	"https:" + goodHost:                      "whole URL that starts with https://",
-	"https:/" + goodHost:                     "whole URL that starts with https://",
-	"htps://" + goodHost:                     "whole URL that starts with https://",
-	"ftp://" + goodHost:                      "whole URL that starts with https://",
-	"https://":                               "whole URL that starts with https://",
-	"":                                       "whole URL that starts with https://",
+	goodTenant:                               notWhole,
+	goodHost:                                 notWhole,
+	goodHost + "/":                           notWhole,
+	goodHost + "/v2/token":                   notWhole,
+	"//" + goodHost + "/":                    notWhole,
+	"https:" + goodHost:                      notWhole,
+	"https:/" + goodHost:                     notWhole,
+	"htps://" + goodHost:                     notWhole,
+	"ftp://" + goodHost:                      notWhole,
+	"https://":                               notWhole,
+	"":                                       notWhole,
 	"http://" + goodHost + "/":               "must start with https://, since the client secret is sent there",
 	"https://" + goodHost + "/v2/token":      "leave out the path, the operator adds /v2/token itself",
 	"https://" + goodHost + "/v2":            "leave out the path",
@@ -53,29 +59,29 @@ var mistyped = map[string]string{
 	"https://" + goodHost + ":443/":          "host and port are not allowed",
 	"https://" + goodHost + ":8443":          "host and port are not allowed",
 	"https://" + goodHost + ":":              "host and port are not allowed",
-	"https://" + goodTenant + ".rest.marketingcloudapis.com/":      "REST or SOAP base URI; the authentication host has .auth. instead",
-	"https://" + goodTenant + ".soap.marketingcloudapis.com/":      "REST or SOAP base URI; the authentication host has .auth. instead",
-	"https://" + goodTenant + "-.auth.marketingcloudapis.com/":     "not a Marketing Cloud authentication host", // 29 characters
-	"https://" + goodTenant[:27] + ".auth.marketingcloudapis.com":  "not a Marketing Cloud authentication host",
-	"https://xx" + goodTenant[2:] + ".auth.marketingcloudapis.com": "not a Marketing Cloud authentication host",
-	"https://" + wrongTenant + ".auth.marketingcloudapis.com":      "not a Marketing Cloud authentication host",
-	"https://auth.marketingcloudapis.com/":                         "not a Marketing Cloud authentication host",
-	"https://x." + goodHost + "/":                                  "not a Marketing Cloud authentication host",
-	"https://" + goodHost + "./":                                   "not a Marketing Cloud authentication host",
-	"https://" + goodHost + ".evil.example/":                       "not a Marketing Cloud authentication host",
-	"https://" + goodTenant + ".auth.marketingcloudapi.com/":       "not a Marketing Cloud authentication host",
-	"https://" + goodTenant + ".auth-marketingcloudapis.com/":      "not a Marketing Cloud authentication host",
+	"https://" + goodTenant + ".rest.marketingcloudapis.com/":      otherBase,
+	"https://" + goodTenant + ".soap.marketingcloudapis.com/":      otherBase,
+	"https://" + goodTenant + "-.auth.marketingcloudapis.com/":     notAuth, // 29 characters
+	"https://" + goodTenant[:27] + ".auth.marketingcloudapis.com":  notAuth,
+	"https://xx" + goodTenant[2:] + ".auth.marketingcloudapis.com": notAuth,
+	"https://" + wrongTenant + ".auth.marketingcloudapis.com":      notAuth,
+	"https://auth.marketingcloudapis.com/":                         notAuth,
+	"https://x." + goodHost + "/":                                  notAuth,
+	"https://" + goodHost + "./":                                   notAuth,
+	"https://" + goodHost + ".evil.example/":                       notAuth,
+	"https://" + goodTenant + ".auth.marketingcloudapi.com/":       notAuth,
+	"https://" + goodTenant + ".auth-marketingcloudapis.com/":      notAuth,
 	"https://auth.exacttargetapis.com/v1/requestToken":             "leave out the path",
-	"https://auth.exacttargetapis.com":                             "not a Marketing Cloud authentication host",
-	"https://169.254.169.254/":                                     "not a Marketing Cloud authentication host",
-	"https://localhost":                                            "not a Marketing Cloud authentication host",
-	"https://[::1]/":                                               "not a Marketing Cloud authentication host",
+	"https://auth.exacttargetapis.com":                             notAuth,
+	"https://169.254.169.254/":                                     notAuth,
+	"https://localhost":                                            notAuth,
+	"https://[::1]/":                                               notAuth,
 	"https://" + goodHost + "\n.evil.example":                      "not a URL",
 	"https://good host/":                                           "not a URL",
 	"https://%zz/":                                                 "not a URL",
 	"https://[::1/":                                                "not a URL",
 	"https://" + goodHost + ":port":                                "not a URL",
-	secret:                                                         "whole URL that starts with https://", // the wrong value altogether
+	secret:                                                         notWhole, // the wrong value altogether
 }
 
 func TestWhatUsersMistypeIsRefusedWithWhatToWrite(t *testing.T) {
@@ -87,7 +93,8 @@ func TestWhatUsersMistypeIsRefusedWithWhatToWrite(t *testing.T) {
 			var refused *HostNotAllowedError
 			g.Expect(errors.As(err, &refused)).To(BeTrue())
 			g.Expect(err).To(MatchError(ContainSubstring(says)))
-			g.Expect(err).To(MatchError(HaveSuffix("copy the Authentication Base URI from Setup > Installed Packages, for example https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/")))
+			g.Expect(err).To(MatchError(HaveSuffix("copy the Authentication Base URI from Setup > Installed " +
+				"Packages, for example https://mc563885gzs27c5t9-63k636ttgm.auth.marketingcloudapis.com/")))
 			for _, part := range []string{goodTenant, secret, "evil", "gateway.example", "169.254"} {
 				g.Expect(err.Error()).NotTo(ContainSubstring(part))
 			}
@@ -129,13 +136,22 @@ func TestAnAllowedHostIsAcceptedExactly(t *testing.T) {
 }
 
 func TestAnAllowedHostIsAHostWithAtMostAPort(t *testing.T) {
-	for value, want := range map[string]string{"gateway.example": "gateway.example", "Gateway.Example:8443": "gateway.example:8443", "127.0.0.1:1": "127.0.0.1:1", "[::1]": "[::1]", "[::1]:8443": "[::1]:8443"} {
+	for value, want := range map[string]string{
+		"gateway.example":      "gateway.example",
+		"Gateway.Example:8443": "gateway.example:8443",
+		"127.0.0.1:1":          "127.0.0.1:1",
+		"[::1]":                "[::1]",
+		"[::1]:8443":           "[::1]:8443",
+	} {
 		g := NewWithT(t)
 		got, err := ParseAllowedHost(value)
 		g.Expect(err).NotTo(HaveOccurred(), value)
 		g.Expect(got).To(Equal(want))
 	}
-	for _, value := range []string{"", "https://gateway.example", "gateway.example/", "gateway.example/v2", "a@gateway.example", "gateway.example:", ":8443", "gateway.example:https", "two hosts", "a?b", "a#b", "::1"} {
+	for _, value := range []string{
+		"", "https://gateway.example", "gateway.example/", "gateway.example/v2", "a@gateway.example",
+		"gateway.example:", ":8443", "gateway.example:https", "two hosts", "a?b", "a#b", "::1",
+	} {
 		g := NewWithT(t)
 		got, err := ParseAllowedHost(value)
 		g.Expect(err).To(MatchError(ContainSubstring("must be HOST or HOST:PORT")), "%q became %q", value, got)

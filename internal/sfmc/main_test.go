@@ -48,15 +48,17 @@ func ask(told string) int {
 	}
 	// No name server is asked, and nobody on the internet: what isn't led through the proxy ends here.
 	dial := (&net.Dialer{}).DialContext
-	client.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	transport := client.http.Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address != a.Proxy {
 			return nil, fmt.Errorf("went past the proxy to %s", address)
 		}
 		return dial(ctx, network, address)
 	}
-	result := outcome{}
-	if result.Token, err = client.RequestToken(context.Background(), a.Request); err != nil {
-		result.Kind, result.Error = KindOf(err), err.Error()
+	got, failed := client.RequestToken(context.Background(), a.Request)
+	result := outcome{Token: got}
+	if failed != nil {
+		result.Kind, result.Error = failed.Kind, failed.Error()
 	}
 	if json.NewEncoder(os.Stdout).Encode(result) != nil {
 		return 2

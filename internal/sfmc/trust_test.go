@@ -26,7 +26,7 @@ func TestAnUnknownAuthorityIsNotTrusted(t *testing.T) {
 	for _, roots := range [][]byte{nil, other.CACert()} {
 		_, err := newClient(t, roots).RequestToken(t.Context(), request)
 		g.Expect(err).To(MatchError(ContainSubstring("certificate signed by unknown authority")))
-		g.Expect(KindOf(err)).To(Equal(Unavailable))
+		g.Expect(err.Kind).To(Equal(Unavailable))
 		expectSafe(t, err.Error())
 	}
 	g.Expect(server.Count()).To(BeZero(), "no secret left before the server had shown who it is")
@@ -42,9 +42,9 @@ func TestACertificateForAnotherHostIsNotTrusted(t *testing.T) {
 	_, port, err := net.SplitHostPort(request.AuthHost)
 	g.Expect(err).NotTo(HaveOccurred())
 	request.AuthHost = "127.0.0.2:" + port
-	_, err = client.RequestToken(t.Context(), request)
-	g.Expect(KindOf(err)).To(Equal(Unavailable))
-	g.Expect(err).To(HaveOccurred())
+	_, failed := client.RequestToken(t.Context(), request)
+	g.Expect(failed).To(HaveOccurred())
+	g.Expect(failed.Kind).To(Equal(Unavailable))
 	g.Expect(server.Count()).To(BeZero())
 }
 
@@ -147,19 +147,24 @@ func askApart(t *testing.T, a asked, variables ...string) outcome {
 func TestTheProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	server, _, request := standIn(t, sfmctest.Options{Hosts: []string{goodHost}})
 	request.AuthHost = goodHost
+	led := []string{"CONNECT " + goodHost + ":443"}
+	const past = "went past the proxy to "
 	for name, row := range map[string]struct {
 		refuse    int
 		variables string
 		problem   string
 		tunnels   []string
 	}{
-		"HTTPS_PROXY":                  {variables: "HTTPS_PROXY=", tunnels: []string{"CONNECT " + goodHost + ":443"}},
-		"https_proxy":                  {variables: "https_proxy=", tunnels: []string{"CONNECT " + goodHost + ":443"}},
-		"a proxy that refuses":         {refuse: http.StatusProxyAuthRequired, variables: "HTTPS_PROXY=", problem: "Proxy Authentication Required", tunnels: []string{"CONNECT " + goodHost + ":443"}},
-		"NO_PROXY":                     {variables: "NO_PROXY=.marketingcloudapis.com HTTPS_PROXY=", problem: "went past the proxy to " + goodHost + ":443"},
-		"HTTP_PROXY, for http alone":   {variables: "HTTP_PROXY=", problem: "went past the proxy to " + goodHost + ":443"},
-		"NO_PROXY, for another host":   {variables: "NO_PROXY=marketingcloud.com HTTPS_PROXY=", tunnels: []string{"CONNECT " + goodHost + ":443"}},
-		"an address nobody listens at": {variables: "HTTPS_PROXY=http://someone:pass-word@127.0.0.1:1 IGNORED=", problem: "proxyconnect tcp: went past the proxy to 127.0.0.1:1"},
+		"HTTPS_PROXY": {variables: "HTTPS_PROXY=", tunnels: led},
+		"https_proxy": {variables: "https_proxy=", tunnels: led},
+		"a proxy that refuses": {refuse: http.StatusProxyAuthRequired, variables: "HTTPS_PROXY=",
+			problem: "Proxy Authentication Required", tunnels: led},
+		"NO_PROXY": {variables: "NO_PROXY=.marketingcloudapis.com HTTPS_PROXY=",
+			problem: past + goodHost + ":443"},
+		"HTTP_PROXY, for http alone": {variables: "HTTP_PROXY=", problem: past + goodHost + ":443"},
+		"NO_PROXY, for another host": {variables: "NO_PROXY=marketingcloud.com HTTPS_PROXY=", tunnels: led},
+		"an address nobody listens at": {variables: "HTTPS_PROXY=http://someone:pass-word@127.0.0.1:1 IGNORED=",
+			problem: "proxyconnect tcp: " + past + "127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
 // accessWatch sees all SFMCTokens and target Secrets as they change.
@@ -27,7 +27,7 @@ func (b *bench) watchAccess(ctx context.Context) (*accessWatch, error) {
 	var tokens v1alpha1.SFMCTokenList
 	w := &accessWatch{full: map[client.ObjectKey]bool{}, ready: map[client.ObjectKey]bool{}}
 	var err error
-	if w.secrets, err = b.listAndWatch(ctx, &secrets, client.MatchingLabels{controller.ManagedByLabel: controller.ManagedByValue}); err != nil {
+	if w.secrets, err = b.listAndWatch(ctx, &secrets, client.MatchingLabels{target.ManagedByLabel: target.ManagedByValue}); err != nil {
 		return nil, err
 	}
 	if w.tokens, err = b.listAndWatch(ctx, &tokens); err != nil {

@@ -17,10 +17,29 @@ const (
 // unpaced lifts the limit of token requests per second, which is there for Marketing Cloud's sake: the floor has none.
 var unpaced = []string{"--token-requests-per-second=1000000", "--token-requests-burst=1000000"}
 
+// operator is a version of the operator that is measured.
+type operator struct{ name, program string }
+
+// each measures something of each version of the operator, one after the other.
+func (b *bench) each(measure func(operator) error) error {
+	own := b.operator
+	defer func() { b.operator = own }()
+	for _, version := range []operator{own, {"beside", b.beside}} {
+		if version.program == "" {
+			continue
+		}
+		b.operator = version
+		if err := measure(version); err != nil {
+			return fmt.Errorf("%s: %w", version.name, err)
+		}
+	}
+	return nil
+}
+
 // startOperator starts the operator's own program as its ServiceAccount. Without the Lease, there is no wait for it in
 // what is measured; everything else but the given flags is as by default.
 func (b *bench) startOperator(flags ...string) (*child, error) {
-	return startChild("operator", b.file(operatorProgram), b.file(operatorLog), []string{"KUBECONFIG=" + b.kubeconfig}, append(flags,
+	return startChild(b.operator.name, b.operator.program, b.file(operatorLog), []string{"KUBECONFIG=" + b.kubeconfig}, append(flags,
 		"--allow-auth-host="+b.standIn.host(),
 		"--ca-file="+b.standIn.caFile,
 		"--max-concurrent-reconciles="+strconv.Itoa(b.concurrency),

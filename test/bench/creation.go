@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -16,7 +17,8 @@ func (b *bench) compareCreation(ctx context.Context) error {
 	if err := b.createNamespaces(ctx); err != nil {
 		return err
 	}
-	var floors, operators []row
+	var floors []row
+	operators := map[string][]row{}
 	for round := range b.rounds {
 		say("creating %d tokens, round %d of %d", b.tokens, round+1, b.rounds)
 		r, err := b.createByFloor(ctx)
@@ -24,13 +26,19 @@ func (b *bench) compareCreation(ctx context.Context) error {
 			return err
 		}
 		floors = append(floors, r)
-		if r, err = b.createByOperator(ctx, b.tokens, unpaced...); err != nil {
+		if err := b.each(func(version operator) error {
+			r, err := b.createByOperator(ctx, b.tokens, unpaced...)
+			operators[version.name] = append(operators[version.name], r)
+			return err
+		}); err != nil {
 			return err
 		}
-		operators = append(operators, r)
 	}
-	b.addRow(fmt.Sprintf("%d new tokens", b.tokens), median(floors))
-	b.addRow(fmt.Sprintf("%d new tokens", b.tokens), median(operators))
+	name := fmt.Sprintf("%d new tokens", b.tokens)
+	b.addRow(name, median(floors))
+	for _, version := range slices.Sorted(maps.Keys(operators)) {
+		b.addRow(name, median(operators[version]))
+	}
 	say("creating %d tokens at the default rate of token requests", b.tokens)
 	paced, err := b.createByOperator(ctx, b.tokens)
 	if err != nil {

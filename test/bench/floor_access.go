@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
 // follow has the floor do two writes for each token whose grant, or the label of whose namespace, comes or goes. It
@@ -35,7 +35,7 @@ func (f *floor) follow(ctx context.Context) error {
 
 // readTargets notes the target Secrets, whose content is written again when access is given back.
 func (f *floor) readTargets(ctx context.Context) error {
-	secrets, err := f.secrets.CoreV1().Secrets("").List(ctx, metav1.ListOptions{LabelSelector: controller.ManagedByLabel + "=" + controller.ManagedByValue})
+	secrets, err := f.secrets.CoreV1().Secrets("").List(ctx, metav1.ListOptions{LabelSelector: target.ManagedByLabel + "=" + target.ManagedByValue})
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
 // composeSecret makes a Secret as large as the operator's, annotation included.
@@ -23,7 +23,7 @@ func composeSecret(token *floorToken, got answer, at time.Time) *corev1.Secret {
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   token.Namespace,
 			Name:        token.Name,
-			Labels:      map[string]string{controller.ManagedByLabel: controller.ManagedByValue},
+			Labels:      map[string]string{target.ManagedByLabel: target.ManagedByValue},
 			Annotations: map[string]string{"sfmctoken.dev/issued": note},
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: "SFMCToken", Name: token.Name, UID: token.UID, Controller: ptr.To(true),
@@ -53,7 +53,7 @@ func composeDenial(token *floorToken) map[string]any {
 			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNoToken,
 			Message: "no token", ObservedGeneration: token.Generation, LastTransitionTime: now,
 		}, {
-			Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccessDenied,
+			Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: string(v1alpha1.ReasonAccessDenied),
 			Message: message, ObservedGeneration: token.Generation, LastTransitionTime: now,
 		}},
 		"expiresAt": nil, "refreshAt": nil, "lastRefreshAt": nil, "targetSecretName": nil, "accountID": nil,

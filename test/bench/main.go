@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
-// deadline ends a run in which something hangs. It is no measure of speed: a run takes a third of it on two cores.
+// deadline ends a run in which something hangs. It is no measure of speed: a run takes half of it on two cores.
 const deadline = 30 * time.Minute
 
 type settings struct {
@@ -32,6 +32,8 @@ type settings struct {
 	steadyCycles int
 	// dueLife is the expires_in of the run in which all tokens are due at once: long enough that none has expired by then.
 	dueLife time.Duration
+	// beside is another operator's program, to be measured in the same run; empty for none.
+	beside string
 }
 
 func main() {
@@ -45,6 +47,7 @@ func main() {
 	flag.IntVar(&s.concurrency, "concurrency", 32, "How many tokens are worked on at once, by the operator and by the floor.")
 	flag.IntVar(&s.rounds, "rounds", 3, "How often the floor and the operator take turns at creating; the median counts.")
 	flag.IntVar(&s.repetitions, "repetitions", 20, "How often each change of access is made.")
+	flag.StringVar(&s.beside, "beside", "", "`PROGRAM` of another version of the operator, measured in the same rounds. Nothing is promised of it.")
 	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 300 at the larger restart, one round, 5 repetitions, and shorter lives.")
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard))) // or controller-runtime complains

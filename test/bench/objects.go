@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
@@ -90,7 +90,7 @@ func inParallel(ctx context.Context, n int, do func(context.Context, int) error)
 // deleteTokens deletes all target Secrets and SFMCTokens, and returns when they are gone. The Secrets go first, so
 // that the garbage collector has nothing to do afterwards.
 func (b *bench) deleteTokens(ctx context.Context) error {
-	written := client.MatchingLabels{controller.ManagedByLabel: controller.ManagedByValue}
+	written := client.MatchingLabels{target.ManagedByLabel: target.ManagedByValue}
 	for i := range namespaces {
 		in := client.InNamespace(namespaceName(i))
 		if err := b.admin.DeleteAllOf(ctx, &corev1.Secret{}, in, written); err != nil {

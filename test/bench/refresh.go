@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
@@ -27,19 +29,23 @@ func (b *bench) compareRefresh(ctx context.Context) error {
 	if err := b.createTokens(ctx, 0, b.tokens, b.tokens); err != nil {
 		return err
 	}
-	if err := b.refreshSteadily(ctx); err != nil {
+	if err := b.each(func(operator) error { return b.refreshSteadily(ctx) }); err != nil {
 		return err
 	}
-	var rows []row
+	rows := map[string][]row{}
 	for round := range b.rounds {
 		say("operator: %d tokens due at its start, round %d of %d", b.tokens, round+1, b.rounds)
-		r, err := b.refreshAllDue(ctx)
-		if err != nil {
+		if err := b.each(func(version operator) error {
+			r, err := b.refreshAllDue(ctx)
+			rows[version.name] = append(rows[version.name], r)
+			return err
+		}); err != nil {
 			return err
 		}
-		rows = append(rows, r)
 	}
-	b.addRow(fmt.Sprintf("%d refreshes due at once", b.tokens), median(rows))
+	for _, version := range slices.Sorted(maps.Keys(rows)) {
+		b.addRow(fmt.Sprintf("%d refreshes due at once", b.tokens), median(rows[version]))
+	}
 	return nil
 }
 
@@ -123,7 +129,7 @@ func (b *bench) runShortLives(ctx context.Context, operator *child) error {
 	ticker := time.NewTicker(b.pace())
 	defer ticker.Stop()
 	for i := range b.tokens {
-		if err := b.requestRefresh(ctx, i, "steady"); err != nil {
+		if err := b.requestRefresh(ctx, i, "steady "+b.operator.name); err != nil {
 			return err
 		}
 		<-ticker.C

@@ -17,6 +17,7 @@ import (
 // bench is what all measurements share.
 type bench struct {
 	settings
+	operator   operator
 	dir        string // temporary files: programs, keys and logs
 	cluster    *localcluster.Cluster
 	admin      client.WithWatch // a cluster's administrator, who is not measured
@@ -39,6 +40,7 @@ func prepare(ctx context.Context, s settings) (_ *bench, err error) {
 	if b.dir, err = os.MkdirTemp("", "sfmctoken-bench-"); err != nil {
 		return nil, err
 	}
+	b.operator = operator{"operator", b.file(operatorProgram)}
 	for program, pkg := range map[string]string{operatorProgram: "./cmd", standInProgram: "./hack/sfmc-standin"} {
 		say("building %s", program)
 		if err := b.build(ctx, program, pkg); err != nil {

@@ -60,7 +60,7 @@ func (b *bench) printTable(out io.Writer) {
 		if r.fastest > 0 && b.rounds > 1 {
 			cells[2] += fmt.Sprintf(" (%.0f–%.0f)", r.slowest, r.fastest)
 		}
-		if floor := b.floorRate(r); floor > 0 && r.subject == "operator" {
+		if floor := b.floorRate(r); floor > 0 && r.subject != "floor" {
 			cells[3] = fmt.Sprintf("%.0f %%", 100*r.rate()/floor)
 		}
 		fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | "))

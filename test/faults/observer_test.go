@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
 // glance is how often the observer looks at all Secrets.
@@ -39,7 +39,7 @@ type observer struct {
 
 	mu          sync.Mutex
 	began       time.Time
-	targets     map[client.ObjectKey]*target
+	targets     map[client.ObjectKey]*seen
 	impediments map[string]bool
 	// since when there is an impediment, or none; and what was among the last ones.
 	impededSince, ableSince time.Time
@@ -55,8 +55,8 @@ type observer struct {
 	calls, refused                    int // by readers
 }
 
-// target is a target Secret as it was seen last.
-type target struct {
+// seen is a target Secret as it was seen last.
+type seen struct {
 	identity, account string
 	token             string
 	served            bool
@@ -67,7 +67,7 @@ type target struct {
 
 func newObserver(t *testing.T, life time.Duration) *observer {
 	now := time.Now()
-	return &observer{t: t, life: life, began: now, impededSince: now, targets: map[client.ObjectKey]*target{},
+	return &observer{t: t, life: life, began: now, impededSince: now, targets: map[client.ObjectKey]*seen{},
 		impediments: map[string]bool{operatorAway: true}, failures: map[string]int{}}
 }
 
@@ -81,7 +81,7 @@ func (o *observer) answered(request sfmctest.TokenRequest) {
 // start begins to watch these namespaces.
 func (o *observer) start(ctx context.Context, namespaces []string) {
 	ctx, o.stop = context.WithCancel(ctx)
-	managed := client.MatchingLabels{controller.ManagedByLabel: controller.ManagedByValue}
+	managed := client.MatchingLabels{target.ManagedByLabel: target.ManagedByValue}
 	ours := func(object client.Object) bool { return slices.Contains(namespaces, object.GetNamespace()) }
 	o.done.Go(func() {
 		follow(ctx, func() client.ObjectList { return &corev1.SecretList{} }, o.listed, func(event watch.Event) {
@@ -252,7 +252,7 @@ func (o *observer) look(now time.Time) {
 
 // measure is for a Secret that is without a token while one could be had: a gap is what goes beyond the time that the
 // design allows until the next attempt.
-func (o *observer) measure(key client.ObjectKey, target *target, now time.Time) {
+func (o *observer) measure(key client.ObjectKey, target *seen, now time.Time) {
 	allowed := retryWithinLife(o.life)
 	switch {
 	case o.withoutKubernetes:

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
@@ -116,7 +116,7 @@ func (w *world) addNamespace() {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: name}, StringData: map[string]string{"access_token": "of somebody else"}}
 	}
 	posing, owned := secret("posing"), secret("owned")
-	posing.Labels = map[string]string{controller.ManagedByLabel: controller.ManagedByValue}
+	posing.Labels = map[string]string{target.ManagedByLabel: target.ManagedByValue}
 	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID}}
 	for _, foreign := range []*corev1.Secret{secret("wanted"), posing, owned} {
 		w.create(foreign)
@@ -134,7 +134,7 @@ func (w *world) fill() {
 			for _, account := range pkg.AccountIDs {
 				for i := range w.shape.each {
 					token := harness.Token(namespace, fmt.Sprintf("token-%d-%s-%d", p, account, i), fmt.Sprintf("package-%d", p), account)
-					w.observer.targets[client.ObjectKeyFromObject(token)] = &target{identity: pkg.ClientID + "/" + account, account: account}
+					w.observer.targets[client.ObjectKeyFromObject(token)] = &seen{identity: pkg.ClientID + "/" + account, account: account}
 					work = append(work, func() error { return admin.Create(w.ctx, token) })
 				}
 			}

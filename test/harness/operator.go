@@ -20,6 +20,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
+	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
@@ -53,10 +54,11 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := controller.Setup(ctx, mgr, controller.Options{
-		AuthClient:       auth,
+		Issuer: issuer.Options{
+			Client: auth, RequestBurst: 1,
+			RequestRate: rate.Inf, // a test's clock stands still; the rate has tests of its own
+		},
 		AllowedAuthHosts: []string{standIn.Host()},
-		RequestRate:      rate.Inf, // a test's clock stands still; the pace has tests of its own
-		RequestBurst:     1,
 		Concurrency:      32,
 		Clock:            clock,
 	}); err != nil {

@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/utils/lru"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
+	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target"
+)
+
+const (
+	// writeTimeout bounds a write that goes on although the operator is being stopped.
+	writeTimeout = 10 * time.Second
+	// changedDelay is how long to wait before an object is reconciled again that has changed meanwhile.
+	changedDelay = time.Second
+	// maxNewer bounds what is remembered until the cache shows it: within milliseconds, unless its watch is broken.
+	maxNewer = 256
+)
+
+// objects reads and writes SFMCTokens and target Secrets. The cache may be behind this process's own writes, so each
+// object is read as it is known best, and no other one for its sake.
+type objects struct {
+	// client reads from the cache, live from the API server.
+	client client.Client
+	live   client.Reader
+	// metadata has the metadata of all Secrets, also of those that aren't targets.
+	metadata client.Reader
+	// newer has objects that the cache hasn't shown yet, by kind and name.
+	newer *lru.Cache
+}
+
+// get reads an object from the cache, or as it is remembered if the cache doesn't show that yet.
+func (o *objects) get(ctx context.Context, key client.ObjectKey, obj client.Object) error {
+	err := o.client.Get(ctx, key, obj)
+	found, isRemembered := o.newer.Get(nameOf(obj, key))
+	if !isRemembered || client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if err != nil {
+		// The cache doesn't show it yet, or shows that it is gone.
+		return o.reread(ctx, key, obj)
+	}
+	newer := found.(client.Object) //nolint:forcetypeassert // nothing else is in it
+	order, err := resourceversion.CompareResourceVersion(newer.GetResourceVersion(), obj.GetResourceVersion())
+	if err != nil || order <= 0 {
+		o.newer.Remove(nameOf(obj, key))
+		return nil //nolint:nilerr // versions that can't be compared say nothing
+	}
+	reflect.ValueOf(obj).Elem().Set(reflect.ValueOf(newer.DeepCopyObject()).Elem())
+	return nil
+}
+
+func (o *objects) reread(ctx context.Context, key client.ObjectKey, obj client.Object) error {
+	o.newer.Remove(nameOf(obj, key))
+	err := o.live.Get(ctx, key, obj)
+	if err == nil {
+		o.remember(obj)
+	}
+	return err
+}
+
+func (o *objects) remember(obj client.Object) {
+	newer := obj.DeepCopyObject().(client.Object) //nolint:forcetypeassert // a copy of one
+	newer.SetManagedFields(nil)                   // as in the cache
+	o.newer.Add(nameOf(obj, client.ObjectKeyFromObject(obj)), newer)
+}
+
+func nameOf(obj client.Object, key client.ObjectKey) string { return fmt.Sprintf("%T %s", obj, key) }
+
+// written remembers what was written, and says what it means if it could not be.
+func (o *objects) written(ctx context.Context, obj client.Object, err error) error {
+	switch {
+	case err == nil:
+		o.remember(obj)
+		return nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return problem.Superseded(err, 0)
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
+		// Somebody wrote it after it was read, or the cache is behind; it is no failure to reconcile it as it is now.
+		if err := o.reread(ctx, client.ObjectKeyFromObject(obj), obj); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		return problem.Superseded(err, changedDelay)
+	}
+	return err
+}
+
+// writeSecret creates or updates a target Secret, if it differs from what is there. A write that was begun is finished
+// also while the operator is being stopped: the token in it has been paid for.
+func (o *objects) writeSecret(ctx context.Context, current, desired *corev1.Secret) error {
+	if current != nil && equality.Semantic.DeepEqual(current, desired) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	var err error
+	if current == nil {
+		err = o.client.Create(ctx, desired)
+	} else {
+		err = o.client.Update(ctx, desired)
+	}
+	if err = o.written(ctx, desired, err); err != nil {
+		return fmt.Errorf("write the target Secret %q: %w", desired.Name, err)
+	}
+	return nil
+}
+
+// patchStatus writes the status of an SFMCToken, if nobody has changed it since it was read.
+func (o *objects) patchStatus(ctx context.Context, before, after *v1alpha1.SFMCToken) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := o.written(ctx, after, o.client.Status().Patch(ctx, after, patch)); err != nil {
+		return fmt.Errorf("write the status: %w", err)
+	}
+	return nil
+}
+
+// readTarget reads the target Secret of an SFMCToken. It is a problem if it is somebody else's.
+func (o *objects) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (target.Target, error) {
+	key := client.ObjectKey{Namespace: obj.Namespace, Name: obj.TargetSecretName()}
+	secret := &corev1.Secret{}
+	err := o.get(ctx, key, secret)
+	if apierrors.IsNotFound(err) {
+		// Not there, or without the operator's label and so not in this cache.
+		found := credentials.MetadataOf("Secret")
+		if err := o.metadata.Get(ctx, key, found); err != nil {
+			return target.Target{}, client.IgnoreNotFound(err)
+		}
+		if !target.IsManaged(found) && !target.BelongsTo(found, obj) {
+			return target.Target{}, target.Conflict(found)
+		}
+		if err := o.live.Get(ctx, key, secret); err != nil {
+			return target.Target{}, client.IgnoreNotFound(err)
+		}
+	} else if err != nil {
+		return target.Target{}, fmt.Errorf("read the target Secret: %w", err)
+	}
+	return target.Claim(secret, obj)
+}
+
+// eachFormer writes what target Secrets of earlier names should be.
+func (o *objects) eachFormer(
+	ctx context.Context, obj *v1alpha1.SFMCToken, desired func(former target.Target) *corev1.Secret,
+) error {
+	var owned corev1.SecretList
+	inNamespace, ownUID := client.InNamespace(obj.Namespace), client.MatchingFields{indexOwner: string(obj.UID)}
+	if err := o.client.List(ctx, &owned, inNamespace, ownUID); err != nil {
+		return fmt.Errorf("list the target Secrets: %w", err)
+	}
+	for i := range owned.Items {
+		former := &owned.Items[i]
+		if former.Name == obj.TargetSecretName() || former.Type != corev1.SecretTypeOpaque {
+			continue
+		}
+		err := o.get(ctx, client.ObjectKeyFromObject(former), former) // as it is known best
+		if err == nil {
+			err = o.writeSecret(ctx, former, desired(target.Of(former)))
+		}
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+	}
+	return nil
+}

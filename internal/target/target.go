@@ -1,0 +1,198 @@
+// Package target knows the target Secret: what it holds, whose it is, what it should be. It reads and writes nothing.
+package target
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
+	"github.com/sfmctoken/sfmctoken-operator/internal/target/template"
+	"github.com/sfmctoken/sfmctoken-operator/internal/token"
+)
+
+// ManagedByLabel with the value ManagedByValue is on every target Secret; only such Secrets are cached.
+const (
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	ManagedByValue = "sfmctoken-operator"
+)
+
+// nobody is the owner of a target Secret that was released: the garbage collector deletes what belongs to an owner that
+// doesn't exist, so the operator needs no right to delete Secrets.
+const nobody = types.UID("00000000-0000-0000-0000-000000000000")
+
+// Target is a target Secret as it is.
+type Target struct {
+	// Secret is nil if there is none.
+	Secret *corev1.Secret
+	Record Record
+	// Token is nil if the Secret holds none, or was edited by hand.
+	Token *token.Token
+}
+
+// Of returns what a Secret is as a target.
+func Of(secret *corev1.Secret) Target {
+	record := recordOf(secret)
+	return Target{Secret: secret, Record: record, Token: record.tokenIn(secret)}
+}
+
+// Claim returns what a Secret is to an SFMCToken, as its target. It is a problem if the Secret is somebody else's.
+func Claim(secret *corev1.Secret, obj *v1alpha1.SFMCToken) (Target, error) {
+	switch {
+	case !BelongsTo(secret, obj):
+		return Target{}, Conflict(secret)
+	case secret.Type != corev1.SecretTypeOpaque:
+		// Kubernetes gives other types a meaning: into one of them it writes a ServiceAccount's token.
+		return Target{}, conflict(secret, "somebody who gave it the type "+string(secret.Type))
+	}
+	return Of(secret), nil
+}
+
+// Conflict returns the problem that a Secret is somebody else's.
+func Conflict(secret metav1.Object) error {
+	owner, retainedFor := metav1.GetControllerOf(secret), recordOf(secret).Owner
+	switch {
+	case owner != nil:
+		return conflict(secret, owner.Kind+" "+owner.Name)
+	case retainedFor != "":
+		return conflict(secret, "SFMCToken "+retainedFor+", for which it was retained")
+	}
+	return conflict(secret, "somebody else")
+}
+
+func conflict(secret metav1.Object, owner string) error {
+	return problem.New(v1alpha1.ReasonTargetConflict, fmt.Errorf("the target Secret %q exists and belongs to %s; "+
+		"it is left untouched: choose another spec.target.name, or delete that Secret", secret.GetName(), owner))
+}
+
+// BelongsTo reports whether a Secret is the SFMCToken's own: it has its owner reference (also that of an earlier
+// SFMCToken of the name, whose Secret the garbage collector hasn't got to yet), or was retained for its name.
+func BelongsTo(secret metav1.Object, obj *v1alpha1.SFMCToken) bool {
+	if owner := metav1.GetControllerOf(secret); owner != nil {
+		return isSFMCToken(*owner) && (owner.UID == obj.UID || owner.Name == obj.Name)
+	}
+	return IsManaged(secret) && recordOf(secret).Owner == obj.Name
+}
+
+// OwnerUID returns the UID of the SFMCToken to which a Secret belongs: by its owner reference, or if it has none, since
+// it is retained, by its record. It is empty for any other Secret.
+func OwnerUID(secret metav1.Object) types.UID {
+	owner := metav1.GetControllerOf(secret)
+	switch {
+	case owner == nil && IsManaged(secret):
+		return recordOf(secret).OwnerUID
+	case owner != nil && isSFMCToken(*owner):
+		return owner.UID
+	}
+	return ""
+}
+
+// IsManaged reports whether a Secret has the operator's label.
+func IsManaged(secret metav1.Object) bool {
+	return secret.GetLabels()[ManagedByLabel] == ManagedByValue
+}
+
+func isSFMCToken(owner metav1.OwnerReference) bool {
+	return owner.Kind == "SFMCToken" && strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/")
+}
+
+func ownerReference(name string, uid types.UID) metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "SFMCToken", Name: name, UID: uid,
+		Controller: ptr.To(true)}
+}
+
+// KeepMarks keeps of metadata what tells whose a Secret is and which version. An annotation can hold a whole Secret.
+func KeepMarks(secret *metav1.PartialObjectMetadata) {
+	kept := metav1.ObjectMeta{
+		Namespace:       secret.Namespace,
+		Name:            secret.Name,
+		UID:             secret.UID,
+		ResourceVersion: secret.ResourceVersion,
+		OwnerReferences: secret.OwnerReferences,
+	}
+	if IsManaged(secret) {
+		kept.Labels = map[string]string{ManagedByLabel: ManagedByValue} // the whole Secret is in another cache
+	} else if record, found := secret.Annotations[recordAnnotation]; found {
+		kept.Annotations = map[string]string{recordAnnotation: record}
+	}
+	secret.ObjectMeta = kept
+}
+
+// Render returns the further keys that templates make of a token. On token.Specimen it tells whether they can.
+func Render(obj *v1alpha1.SFMCToken, held *token.Token) (map[string][]byte, error) {
+	data, err := template.Render(obj.TargetTemplate().Data, held.Fields())
+	if err != nil {
+		return nil, problem.New(v1alpha1.ReasonTemplateInvalid, err)
+	}
+	return data, nil
+}
+
+// Filled returns the target Secret with a token, what is known of the credentials, and further keys from templates.
+func (t Target) Filled(
+	obj *v1alpha1.SFMCToken, held *token.Token, notes Notes, further map[string][]byte,
+) *corev1.Secret {
+	record := Record{IssuedFor: held.IssuedFor, IssuedAt: held.IssuedAt.UTC().Round(0), Proof: held.Proof,
+		ExpiresAt: held.ExpiresAt.UTC().Round(0), Notes: notes, RefreshRequest: obj.RefreshRequest()}
+	secret := t.compose(obj, held, record)
+	maps.Copy(secret.Data, further)
+	return secret
+}
+
+// Emptied returns the target Secret without a token. It stays, so that mounted volumes do.
+func (t Target) Emptied(obj *v1alpha1.SFMCToken) *corev1.Secret { return t.compose(obj, nil, Record{}) }
+
+// Released returns an emptied target Secret that the garbage collector deletes.
+func (t Target) Released(obj *v1alpha1.SFMCToken) *corev1.Secret {
+	secret := t.Emptied(obj)
+	secret.OwnerReferences = append(withoutOwner(secret), ownerReference(obj.Name, nobody))
+	return secret
+}
+
+// compose returns the target Secret as it should be: with this token, or empty if it is nil. What others added to its
+// metadata stays, what an earlier template added goes.
+func (t Target) compose(obj *v1alpha1.SFMCToken, held *token.Token, record Record) *corev1.Secret {
+	secret := &corev1.Secret{Type: corev1.SecretTypeOpaque}
+	secret.Namespace, secret.Name = obj.Namespace, obj.TargetSecretName()
+	if t.Secret != nil {
+		secret = t.Secret.DeepCopy()
+	}
+	wanted := obj.TargetTemplate().Metadata
+	secret.Labels = replaceKeys(secret.Labels, t.Record.Labels, wanted.Labels)
+	secret.Annotations = replaceKeys(secret.Annotations, t.Record.Annotations, wanted.Annotations)
+	secret.Labels[ManagedByLabel] = ManagedByValue
+	secret.OwnerReferences = withoutOwner(secret)
+	if obj.RetainsTarget() {
+		record.OwnerUID = obj.UID
+	} else {
+		secret.OwnerReferences = append(secret.OwnerReferences, ownerReference(obj.Name, obj.UID))
+	}
+	secret.Data = held.Data()
+	record.Owner = obj.Name
+	record.Labels = slices.Sorted(maps.Keys(wanted.Labels))
+	record.Annotations = slices.Sorted(maps.Keys(wanted.Annotations))
+	secret.Annotations[recordAnnotation] = record.sealed(secret.Data).encoded(secret.Annotations[recordAnnotation])
+	return secret
+}
+
+func withoutOwner(secret *corev1.Secret) []metav1.OwnerReference {
+	return slices.DeleteFunc(secret.OwnerReferences, isSFMCToken)
+}
+
+func replaceKeys[V ~string](have map[string]string, remove []string, add map[string]V) map[string]string {
+	result := map[string]string{}
+	maps.Copy(result, have)
+	for _, key := range remove {
+		delete(result, key)
+	}
+	for key, value := range add {
+		result[key] = string(value)
+	}
+	return result
+}
