@@ -84,7 +84,7 @@ func (r *Reconciler) findToken(ctx context.Context, a *attempt) error {
 		a.desired = newest
 		return nil
 	case isRead && isNewest:
-		// A new token is due, and it is known for which identity: the credentials are read when its turn has come.
+		// A new token is due, and it is known for which identity: the credentials are read when its slot has come.
 		if err := r.issuer.WaitForSlot(held.IssuedFor); err != nil {
 			return err
 		}

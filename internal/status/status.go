@@ -35,7 +35,7 @@ type Outcome struct {
 	Silent bool
 }
 
-// worthTelling is how long an SFMCToken without a token waits for its turn before its status says so.
+// worthTelling is how long an SFMCToken without a token waits for its slot before its status says so.
 const worthTelling = 10 * time.Second
 
 // Report writes a result into the status, and says when to reconcile again. What went wrong has stood for so long.
