@@ -70,7 +70,6 @@ type claim struct {
 	identity    string
 }
 
-// standing is who has to mend what is wrong, and since when.
 type standing struct {
 	actor problem.Actor
 	since time.Time

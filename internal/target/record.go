@@ -71,14 +71,14 @@ func recordOf(secret metav1.Object) Record {
 func (r Record) encoded(before string) string {
 	encoded := mustMarshal(r)
 	all, old := map[string]json.RawMessage{}, Record{}
-	if json.Unmarshal([]byte(before), &all) != nil || json.Unmarshal([]byte(before), &old) != nil {
-		return string(encoded) // there was none
+	if before == string(encoded) || json.Unmarshal([]byte(before), &all) != nil {
+		return string(encoded)
 	}
 	maps.DeleteFunc(all, func(field string, _ json.RawMessage) bool { return isKnown(field) })
 	switch {
 	case len(all) == 0:
 		return string(encoded)
-	case bytes.Equal(encoded, mustMarshal(old)):
+	case json.Unmarshal([]byte(before), &old) == nil && bytes.Equal(encoded, mustMarshal(old)):
 		return before
 	}
 	if err := json.Unmarshal(encoded, &all); err != nil {
@@ -87,9 +87,11 @@ func (r Record) encoded(before string) string {
 	return string(mustMarshal(all))
 }
 
+var recordFields = reflect.VisibleFields(reflect.TypeFor[Record]())
+
 // isKnown reports whether a field is read into a record, which JSON does without regard to case.
 func isKnown(name string) bool {
-	return slices.ContainsFunc(reflect.VisibleFields(reflect.TypeFor[Record]()), func(field reflect.StructField) bool {
+	return slices.ContainsFunc(recordFields, func(field reflect.StructField) bool {
 		known, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		return strings.EqualFold(name, known)
 	})

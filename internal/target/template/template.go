@@ -230,7 +230,6 @@ func (c *check) template(text string) *parse.Tree {
 	return tree
 }
 
-// refuse keeps the first problem.
 func (c *check) refuse(at parse.Node, format string, args ...any) {
 	if c.problem == nil {
 		line := 1 + strings.Count(c.text[:at.Position()], "\n")
