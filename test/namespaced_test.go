@@ -84,7 +84,7 @@ func TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone(t *testing.T) {
 }
 
 // TestAWatchThatStandsStillInOneNamespaceHoldsNothingUp: after an outage of the API server a watch may come back a minute
-// late. controller-runtime's read-your-writes doesn't notice that if the watch of another namespace goes on.
+// late, while the watch of another namespace goes on. What the operator wrote in the first one is known all the same.
 func TestAWatchThatStandsStillInOneNamespaceHoldsNothingUp(t *testing.T) {
 	w := newRealTimeWorld(t, sfmctest.Options{})
 	other := w.in(t)
