@@ -24,8 +24,8 @@ const (
 	writeTimeout = 10 * time.Second
 	// changedDelay is how long to wait before an object is reconciled again that has changed meanwhile.
 	changedDelay = time.Second
-	// maxNewer bounds what is remembered until the cache shows it: within milliseconds, unless its watch is broken.
-	maxNewer = 256
+	// maxNewer bounds what is remembered until the cache shows it: within milliseconds, or a second under load.
+	maxNewer = 2048
 )
 
 // objects reads and writes SFMCTokens and target Secrets. The cache may be behind this process's own writes, so each
