@@ -163,9 +163,5 @@ func newAuthClient(caFile string) (*sfmc.Client, error) {
 			return nil, fmt.Errorf("read --ca-file: %w", err)
 		}
 	}
-	client, err := sfmc.NewClient(roots, clock.RealClock{})
-	if err != nil {
-		return nil, fmt.Errorf("--ca-file: %w", err)
-	}
-	return client, nil
+	return sfmc.NewClient(roots, clock.RealClock{})
 }

@@ -4,12 +4,12 @@ package sfmc
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -30,6 +30,9 @@ const (
 	defaultLife = 1079 * time.Second
 	// maxLife is the longest believable expires_in.
 	maxLife = 24 * time.Hour
+	// maxPause is the longest Retry-After that is kept: about a token's life. A longer one is a mistake, and would leave
+	// every token of the client to expire.
+	maxPause = 20 * time.Minute
 )
 
 // TokenRequest is what a token is asked for; it is also what makes two tokens the same one.
@@ -58,8 +61,11 @@ type Token struct {
 
 // Client sends token requests.
 type Client struct {
-	http  *http.Client
-	clock clock.PassiveClock
+	clock       clock.PassiveClock
+	roots       *x509.CertPool
+	proxy       func(*http.Request) (*url.URL, error)
+	dial        func(ctx context.Context, network, address string) (net.Conn, error)
+	connections connections
 }
 
 // NewClient returns a client that trusts the system's root certificates and those in extraRoots (PEM).
@@ -70,42 +76,45 @@ func NewClient(extraRoots []byte, clock clock.PassiveClock) (*Client, error) {
 		roots = x509.NewCertPool()
 	}
 	if len(extraRoots) > 0 && !roots.AppendCertsFromPEM(extraRoots) {
-		return nil, errors.New("no certificate found in the extra roots: expected PEM blocks of type CERTIFICATE")
+		return nil, errors.New("no certificate found in --ca-file: expected PEM blocks of type CERTIFICATE")
 	}
-	return &Client{clock: clock, http: &http.Client{
-		Transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:   true,
-			TLSHandshakeTimeout: 10 * time.Second,
-			IdleConnTimeout:     90 * time.Second,
-			MaxIdleConns:        100,
-			MaxIdleConnsPerHost: 10,
-
-			MaxResponseHeaderBytes: maxAnswer,
-		},
-		// A redirect would take the client secret to another host.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	proxy, err := proxyFromEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	dialer := &net.Dialer{Timeout: backgroundTimeout}
+	client := &Client{clock: clock, roots: roots, proxy: proxy, dial: dialer.DialContext}
+	client.connections = connections{
+		clock: clock, transport: client.newTransport, hosts: map[string]*hostConnections{},
+	}
+	return client, nil
 }
 
 // CloseIdleConnections closes the connections that are kept for later requests.
-func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
+func (c *Client) CloseIdleConnections() { c.connections.closeIdle() }
 
 // RequestToken asks for a token with one POST.
 func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, cancelConnecting := withConnectLimit(ctx)
+	defer cancelConnecting()
 	post, err := request.post(ctx)
 	if err != nil {
 		return Token{}, &Error{Kind: Refused, Description: "the request can't be built from the credentials"}
 	}
-	response, err := c.http.Do(post)
+	transport := c.connections.of(request.AuthHost)
+	// No redirect is followed: it would take the client secret to another host.
+	response, err := transport.RoundTrip(post)
 	if err != nil {
+		leave(transport)
 		return Token{}, &Error{Kind: Unavailable, Description: request.networkProblem(err)}
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err != nil {
+		leave(transport)
+	}
 	status := response.StatusCode
 	if status != http.StatusOK {
 		return Token{}, refusal(status, retryAfter(response.Header, c.clock.Now()), body, request)
@@ -119,10 +128,17 @@ func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token,
 	}
 	token, err := parseToken(body)
 	if err != nil {
+		if failed := refusal(status, 0, body, request); failed.Kind == Refused {
+			return Token{}, failed
+		}
 		return Token{}, &Error{Kind: Unreadable, StatusCode: status, Description: err.Error()}
 	}
 	return token, nil
 }
+
+// leave closes the idle connections to a host after a failure: they may have gone silent, too, and only HTTP/2 has
+// pings to find out. It also ends the attempt to connect that the failed request has left behind.
+func leave(transport *http.Transport) { transport.CloseIdleConnections() }
 
 func (r TokenRequest) post(ctx context.Context) (*http.Request, error) {
 	body := struct {
@@ -147,14 +163,25 @@ func (r TokenRequest) post(ctx context.Context) (*http.Request, error) {
 	return post, nil
 }
 
-// networkProblem says why no answer came, without the URL that net/http puts before it.
+// networkProblem says why no answer came, and the remedy where the cause is known.
 func (r TokenRequest) networkProblem(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
+	var (
+		unknownAuthority x509.UnknownAuthorityError
+		operation        *net.OpError
+		lookup           *net.DNSError
+	)
+	switch {
+	case errors.Is(err, errNotConnected):
+		return fmt.Sprintf("could not connect to %s within %s", r.AuthHost, connectTimeout)
+	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("no complete answer from %s within %s", r.AuthHost, requestTimeout)
-	}
-	var urlError *url.Error
-	if errors.As(err, &urlError) {
-		err = urlError.Err
+	case errors.As(err, &unknownAuthority):
+		return fmt.Sprintf("%s: certificate signed by unknown authority: if a proxy or gateway inspects TLS, "+
+			"give its root certificate to the operator with --ca-file", r.AuthHost)
+	case errors.As(err, &operation) && operation.Op == "proxyconnect":
+		return "no connection to the proxy that HTTPS_PROXY names: " + r.redact(operation.Err.Error(), maxDescription)
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		return fmt.Sprintf("%s: no such host: is auth_base_uri right?", r.AuthHost)
 	}
 	return r.redact(err.Error(), maxDescription)
 }
@@ -166,12 +193,11 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
 		wait = time.Duration(seconds) * time.Second
 	} else if errors.Is(err, strconv.ErrRange) {
-		wait = maxLife
+		wait = maxPause
 	} else if date, err := http.ParseTime(value); err == nil {
 		wait = date.Sub(now)
 	}
-	// A pause of over a day is a mistake, and would leave every token of the client to expire.
-	return min(max(wait, 0), maxLife)
+	return min(max(wait, 0), maxPause)
 }
 
 // parseToken reads the body of a 200 answer. Its errors quote nothing of the body.

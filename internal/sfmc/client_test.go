@@ -11,7 +11,6 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
-	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
@@ -157,27 +156,6 @@ func TestABusinessUnitThatIsNoNumberIsNotSent(t *testing.T) {
 			g.Expect(server.Count()).To(BeZero())
 		})
 	}
-}
-
-// roundTrip answers requests without a network.
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (r roundTrip) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
-
-func TestARequestIsGivenUpAfterThirtySecondsAtMost(t *testing.T) {
-	g := NewWithT(t)
-	var deadline time.Time
-	client := newClient(t, nil)
-	client.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
-		deadline, _ = r.Context().Deadline()
-		return nil, context.DeadlineExceeded
-	})
-	request := TokenRequest{AuthHost: "auth.example", ClientID: clientID, ClientSecret: secret}
-	_, err := client.RequestToken(t.Context(), request)
-	g.Expect(deadline).To(BeTemporally("~", clock.RealClock{}.Now().Add(30*time.Second), 5*time.Second))
-	g.Expect(err).To(MatchError("Marketing Cloud's token endpoint is unavailable: " +
-		"no complete answer from auth.example within 30s"))
-	g.Expect(err.Kind).To(Equal(Unavailable))
 }
 
 func TestADeadlineOfTheCallerIsKept(t *testing.T) {

@@ -19,7 +19,7 @@ type Error struct {
 	Code string
 	// Description says what is wrong, in Salesforce's words where it gave any.
 	Description string
-	// RetryAfter is how long to pause as the answer asks; 0 if it does not say.
+	// RetryAfter is how long the answer asks a throttled client to pause, 20 minutes at most; 0 if it does not say.
 	RetryAfter time.Duration
 }
 
@@ -70,7 +70,7 @@ func refusal(status int, retryAfter time.Duration, body []byte, request TokenReq
 		Message          string          `json:"message"`
 		ErrorCode        json.RawMessage `json:"errorcode"`
 	}
-	failed := &Error{StatusCode: status, RetryAfter: retryAfter}
+	failed := &Error{StatusCode: status}
 	// A body that is no JSON, or has other types, leaves the fields empty or partly read: the status decides.
 	if err := json.Unmarshal(body, &answer); err != nil && answer.Error == "" && answer.Message == "" {
 		failed.Description = "the answer was not Marketing Cloud's JSON (a proxy or gateway in between?)"
@@ -85,12 +85,15 @@ func refusal(status int, retryAfter time.Duration, body []byte, request TokenReq
 			failed.Code = "errorcode " + request.redact(strings.Trim(code, `"`), 16)
 		}
 	}
+	// Gateways answer 503 with Retry-After, too: only Marketing Cloud's own tells a client to pause.
+	own := answer.Message != "" && len(answer.ErrorCode) > 0 && string(answer.ErrorCode) != "null"
 	switch {
-	case status == 429, status == 503 && retryAfter > 0:
+	case status == 429, status == 503 && retryAfter > 0 && own:
 		failed.Kind = Throttled
+		failed.RetryAfter = retryAfter
 	case status >= 500, status == 408:
 		failed.Kind = Unavailable
-	case status >= 400:
+	case status >= 400, status == 200 && answer.Error != "":
 		failed.Kind = Refused
 	case status >= 300:
 		failed.Kind = Unreadable

@@ -200,21 +200,23 @@ func TestRetryAfterIsReadAsSecondsAndAsDate(t *testing.T) {
 		"-5":                              0,
 		"":                                0,
 		"soon":                            0,
-		"86400":                           24 * time.Hour,
-		"2000000000":                      24 * time.Hour, // at most a day
-		"99999999999999999999":            24 * time.Hour,
+		"1200":                            20 * time.Minute,
+		"1201":                            20 * time.Minute, // at most
+		"57600":                           20 * time.Minute,
+		"2000000000":                      20 * time.Minute,
+		"99999999999999999999":            20 * time.Minute,
 		"Sun, 01 Mar 2026 12:01:00 GMT":   time.Minute,
 		"Sunday, 01-Mar-26 12:00:30 GMT":  30 * time.Second,
 		"Sun Mar  1 12:00:10 2026":        10 * time.Second,
 		"Sun, 01 Mar 2026 11:59:00 GMT":   0, // past
-		"Mon, 01 Mar 2027 12:00:00 GMT":   24 * time.Hour,
+		"Mon, 01 Mar 2027 12:00:00 GMT":   20 * time.Minute,
 		"Sun, 01 Mar 2026 12:01:00 +0100": 0, // not a date of HTTP
 	} {
 		for _, status := range []int{429, 503} {
 			t.Run(fmt.Sprintf("%d %s", status, header), func(t *testing.T) {
 				g := NewWithT(t)
 				headers := map[string]string{"Retry-After": header}
-				server.AddFaults(sfmctest.Fault{Status: status, Body: `{"message":"no"}`, Header: headers})
+				server.AddFaults(sfmctest.Fault{Status: status, Body: `{"message":"no","errorcode":50300}`, Header: headers})
 				_, err := client.RequestToken(t.Context(), request)
 				g.Expect(err).To(HaveOccurred())
 				g.Expect(err.RetryAfter).To(Equal(want))
@@ -225,5 +227,42 @@ func TestRetryAfterIsReadAsSecondsAndAsDate(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestAGatewaysRetryAfterOfHoursDoesNotSilenceAClient(t *testing.T) {
+	page := sfmctest.ProxyPage(http.StatusServiceUnavailable).Body
+	for _, body := range []string{
+		page, ``, `{}`, `{"message":"no"}`, `{"message":"no","errorcode":null}`, `{"errorcode":50300}`,
+		`{"error":"temporarily_unavailable","errorcode":50300}`, `[]`,
+	} {
+		g := NewWithT(t)
+		headers := map[string]string{"Retry-After": "57600"}
+		_, client, request := once(t, sfmctest.Fault{Status: 503, Body: body, Header: headers})
+		_, err := client.RequestToken(t.Context(), request)
+		g.Expect(err).To(HaveOccurred())
+		g.Expect(err.Kind).To(Equal(Unavailable), body)
+		g.Expect(err.RetryAfter).To(BeZero(), body)
+	}
+}
+
+func TestAnOAuthErrorInA200IsARefusal(t *testing.T) {
+	for body, row := range map[string]struct {
+		text      string
+		isInvalid bool
+	}{
+		`{"error":"invalid_client","error_description":"Client authentication failed."}`: {
+			"invalid_client: Client authentication failed.", true},
+		`{"error":"invalid_scope"}`: {"invalid_scope", false},
+		`{"access_token":null,"error":"access_denied","error_description":"no {{client_secret}}"}`: {
+			"access_denied: no [redacted]", false},
+	} {
+		g := NewWithT(t)
+		_, client, request := once(t, sfmctest.Fault{Body: body})
+		token, err := client.RequestToken(t.Context(), request)
+		g.Expect(err).To(MatchError("Marketing Cloud refused the token request: status 200, " + row.text))
+		g.Expect(err.Kind).To(Equal(Refused))
+		g.Expect(err.IsInvalidClient()).To(Equal(row.isInvalid))
+		g.Expect(token).To(BeZero())
 	}
 }

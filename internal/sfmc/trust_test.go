@@ -1,13 +1,13 @@
 package sfmc
 
 import (
-	"encoding/json"
+	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -123,25 +123,15 @@ func (p *tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	<-back
 }
 
-// askApart sends a request from a process of its own, with these variables.
-func askApart(t *testing.T, a asked, variables ...string) outcome {
-	t.Helper()
-	g := NewWithT(t)
-	told, err := json.Marshal(a)
-	g.Expect(err).NotTo(HaveOccurred())
-	child := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this very test
-	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); !strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
-			child.Env = append(child.Env, variable)
+// through makes a client reach nobody but the proxy: no name server is asked, and nobody on the internet.
+func through(proxy string, client *Client) {
+	dial := client.dial
+	client.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address != proxy {
+			return nil, fmt.Errorf("went past the proxy to %s", address)
 		}
+		return dial(ctx, network, address)
 	}
-	child.Env = append(append(child.Env, askAs+"="+string(told)), variables...)
-	child.Stderr = os.Stderr
-	out, err := child.Output()
-	g.Expect(err).NotTo(HaveOccurred())
-	var result outcome
-	g.Expect(json.Unmarshal(out, &result)).To(Succeed(), string(out))
-	return result
 }
 
 func TestTheProxyOfTheEnvironmentIsUsed(t *testing.T) {
@@ -157,32 +147,89 @@ func TestTheProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	}{
 		"HTTPS_PROXY": {variables: "HTTPS_PROXY=", tunnels: led},
 		"https_proxy": {variables: "https_proxy=", tunnels: led},
-		"a proxy that refuses": {refuse: http.StatusProxyAuthRequired, variables: "HTTPS_PROXY=",
-			problem: "Proxy Authentication Required", tunnels: led},
+		"a proxy that wants a password": {refuse: http.StatusProxyAuthRequired, variables: "HTTPS_PROXY=",
+			problem: "the proxy answered with status 407: " +
+				"it needs a user name and password in HTTPS_PROXY, or refuses those that are there", tunnels: led},
+		"a proxy that refuses": {refuse: http.StatusForbidden, variables: "HTTPS_PROXY=",
+			problem: "the proxy that HTTPS_PROXY names refuses to connect: status 403", tunnels: led},
 		"NO_PROXY": {variables: "NO_PROXY=.marketingcloudapis.com HTTPS_PROXY=",
 			problem: past + goodHost + ":443"},
 		"HTTP_PROXY, for http alone": {variables: "HTTP_PROXY=", problem: past + goodHost + ":443"},
 		"NO_PROXY, for another host": {variables: "NO_PROXY=marketingcloud.com HTTPS_PROXY=", tunnels: led},
 		"an address nobody listens at": {variables: "HTTPS_PROXY=http://someone:pass-word@127.0.0.1:1 IGNORED=",
-			problem: "proxyconnect tcp: " + past + "127.0.0.1:1"},
+			problem: "no connection to the proxy that HTTPS_PROXY names: " + past + "127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			g := NewWithT(t)
 			proxy := &tunnel{to: server.Host(), refuse: row.refuse}
 			address := startTunnel(t, proxy)
-			told := asked{Roots: server.CACert(), Request: request, Proxy: address}
-			got := askApart(t, told, strings.Fields(row.variables+"http://someone:pass-word@"+address)...)
-			g.Expect(got.Error).NotTo(ContainSubstring("pass-word"))
+			for _, variable := range strings.Fields(row.variables + "http://someone:pass-word@" + address) {
+				key, value, _ := strings.Cut(variable, "=")
+				t.Setenv(key, value)
+			}
+			client := newClient(t, server.CACert())
+			through(address, client)
+			token, failed := client.RequestToken(t.Context(), request)
 			g.Expect(proxy.requests()).To(Equal(row.tunnels))
 			if row.problem != "" {
-				g.Expect(got.Kind).To(Equal(Unavailable))
-				g.Expect(got.Error).To(Equal("Marketing Cloud's token endpoint is unavailable: " + row.problem))
+				g.Expect(failed).To(MatchError("Marketing Cloud's token endpoint is unavailable: " + row.problem))
+				g.Expect(failed.Kind).To(Equal(Unavailable))
 				return
 			}
-			g.Expect(got.Error).To(BeEmpty())
-			_, alive := server.Check(got.Token.AccessToken)
+			g.Expect(failed).NotTo(HaveOccurred())
+			_, alive := server.Check(token.AccessToken)
 			g.Expect(alive).To(BeTrue())
 		})
 	}
+}
+
+func TestAMalformedProxyIsRefusedWithItsNameAndWithoutItsValue(t *testing.T) {
+	for _, variable := range []string{"HTTPS_PROXY", "https_proxy"} {
+		for _, value := range []string{
+			"http://someone:hush%zz@proxy.example:3128", "http://someone:hush#1@proxy.example:3128",
+			"http://12:34#hush@proxy.example", "http://proxy.example:hush", "http://proxy.example:70000",
+			"http://hush hush.example:3128", "http://proxy.example:3128?hush", "http://[::1:3128",
+			"http://proxy.example/hush", "http://", "http://:3128", "://hush", "\x7f", " ",
+			"ftp://hush.example:21", "htps://hush.example:21",
+		} {
+			t.Run(variable+"="+strconv.Quote(value), func(t *testing.T) {
+				g := NewWithT(t)
+				t.Setenv(variable, value)
+				_, err := NewClient(nil, clock.RealClock{})
+				g.Expect(err).To(MatchError(HavePrefix(variable + " is not the address of a proxy: expected http://")))
+				g.Expect(err.Error()).NotTo(Or(ContainSubstring("hush"), ContainSubstring("proxy.example")))
+			})
+		}
+	}
+	for _, value := range []string{
+		"proxy.example", "proxy.example:3128", "http://proxy.example", "http://proxy.example:3128/",
+		"https://someone:hush%23@proxy.example", "socks5://10.1.2.3:1080", "socks5h://[::1]:1080", "10.1.2.3:3128",
+	} {
+		t.Run(value, func(t *testing.T) {
+			t.Setenv("HTTPS_PROXY", value)
+			_, err := NewClient(nil, clock.RealClock{})
+			NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		})
+	}
+}
+
+func TestAWrongSubdomainAndTLSInspectionAreNamedWithTheRemedy(t *testing.T) {
+	g := NewWithT(t)
+	server, _, request := standIn(t, sfmctest.Options{})
+	_, failed := newClient(t, nil).RequestToken(t.Context(), request)
+	g.Expect(failed).To(MatchError("Marketing Cloud's token endpoint is unavailable: " + server.Host() +
+		": certificate signed by unknown authority: if a proxy or gateway inspects TLS, " +
+		"give its root certificate to the operator with --ca-file"))
+	g.Expect(failed.Kind).To(Equal(Unavailable))
+
+	client := newClient(t, nil)
+	client.dial = func(context.Context, string, string) (net.Conn, error) {
+		missing := &net.DNSError{Err: "no such host", Name: goodHost, Server: "10.0.0.10:53", IsNotFound: true}
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: missing}
+	}
+	request.AuthHost = goodHost
+	_, failed = client.RequestToken(t.Context(), request)
+	g.Expect(failed).To(MatchError("Marketing Cloud's token endpoint is unavailable: " + goodHost +
+		": no such host: is auth_base_uri right?"))
+	g.Expect(failed.Kind).To(Equal(Unavailable))
 }
