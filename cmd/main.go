@@ -54,8 +54,9 @@ func main() {
 	flag.StringVar(&s.caFile, "ca-file", "",
 		"PEM file of root certificates to trust for token requests beside the system's. Read once, at the start.")
 	flag.StringVar(&s.logLevel, "log-level", "info", "What is logged: info or debug.")
-	flag.IntVar(&s.Concurrency, "max-concurrent-reconciles", 32, "How many SFMCTokens are worked on at once. "+
-		"A token request that gets no answer occupies one for up to 30 s.")
+	flag.IntVar(&s.Concurrency, "max-concurrent-reconciles", 32,
+		"How many SFMCTokens are worked on at once; of one namespace at most half as many. "+
+			"A token request that gets no answer occupies one for up to 30 s.")
 	flag.Float64Var((*float64)(&s.Issuer.RequestRate), "token-requests-per-second", 50,
 		"Token requests to one authentication host per second. "+
 			"10,000 tokens that are due at once are replaced within 200 s, before any of them expires.")

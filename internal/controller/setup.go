@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 	"k8s.io/utils/ptr"
@@ -20,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -29,7 +26,6 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
 	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
-	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
@@ -44,7 +40,7 @@ type Options struct {
 	AllowedAuthHosts []string
 	// WatchNamespaces are the namespaces to work in; all if there are none. The same as for ManagerOptions.
 	WatchNamespaces []string
-	// Concurrency is how many SFMCTokens are reconciled at once, at least 1.
+	// Concurrency is how many SFMCTokens are reconciled at once, at least 1; of one namespace at most half as many.
 	Concurrency int
 	// Clock decides what time it is, also for the queue.
 	Clock clock.WithTicker
@@ -122,6 +118,12 @@ func newReconciler(mgr ctrl.Manager, secretMetadata client.Reader, options Optio
 
 // watch has SFMCTokens reconciled when something changes that matters to them.
 func watch(mgr ctrl.Manager, r *Reconciler, secretMetadata cache.Cache, options Options) error {
+	fair, err := fairly(mgr, Name, options.Concurrency, options.Clock)
+	if err != nil {
+		return err
+	}
+	fair.NewQueue = r.sharers.newQueue(fair.NewQueue)
+	fair.EnableWarmup = ptr.To(true) // the next leader is ready to go
 	affected := affectedTokens{reader: mgr.GetCache()}
 	specOrRequest := predicate.Or(predicate.GenerationChangedPredicate{}, refreshRequestChanged)
 	b := ctrl.NewControllerManagedBy(mgr).
@@ -134,12 +136,7 @@ func watch(mgr ctrl.Manager, r *Reconciler, secretMetadata cache.Cache, options 
 		WatchesRawSource(source.Kind(mgr.GetCache(), &v1alpha1.SFMCAccessGrant{},
 			handler.TypedEnqueueRequestsFromMapFunc(affected.byGrant),
 			predicate.TypedGenerationChangedPredicate[*v1alpha1.SFMCAccessGrant]{})).
-		WithOptions(controller.Options{
-			MaxConcurrentReconciles: options.Concurrency,
-			RateLimiter:             queueDelay(),
-			NewQueue:                r.sharers.newQueue(options.Clock),
-			EnableWarmup:            ptr.To(true), // the next leader is ready to go
-		})
+		WithOptions(fair)
 	if len(options.WatchNamespaces) == 0 {
 		b = b.WatchesRawSource(source.Kind(mgr.GetCache(), credentials.MetadataOf("Namespace"),
 			handler.TypedEnqueueRequestsFromMapFunc(affected.byNamespace),
@@ -148,31 +145,11 @@ func watch(mgr ctrl.Manager, r *Reconciler, secretMetadata cache.Cache, options 
 	return b.Complete(r)
 }
 
-type (
-	queue       = workqueue.TypedRateLimitingInterface[reconcile.Request]
-	rateLimiter = workqueue.TypedRateLimiter[reconcile.Request]
-	config      = workqueue.TypedRateLimitingQueueConfig[reconcile.Request]
-)
-
-// newQueue makes a plain first-in-first-out queue: a renewal that is due waits only for what came before it, while a
-// priority queue would let a stream of other events overtake it. The clock is passed in.
-func (s *sharers) newQueue(clock clock.WithTicker) func(string, rateLimiter) queue {
+// newQueue has the sharers woken through the queue that start makes.
+func (s *sharers) newQueue(start func(string, rateLimiter) queue) func(string, rateLimiter) queue {
 	return func(name string, limiter rateLimiter) queue {
-		q := workqueue.NewTypedRateLimitingQueueWithConfig(limiter, config{Name: name, Clock: clock})
+		q := start(name, limiter)
 		s.wake = func(key types.NamespacedName) { q.Add(reconcile.Request{NamespacedName: key}) }
 		return q
 	}
-}
-
-// queueDelay is how long the queue waits after an error. The usual 1,000 s are almost a token's life.
-func queueDelay() rateLimiter {
-	const first, limit = problem.FirstRetry, problem.MaxRetry
-	return jittered{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](first, limit)}
-}
-
-type jittered struct{ rateLimiter }
-
-// When implements workqueue.TypedRateLimiter.
-func (j jittered) When(item reconcile.Request) time.Duration {
-	return problem.Jitter(j.rateLimiter.When(item))
 }

@@ -36,13 +36,18 @@ type grantReconciler struct {
 // that come at once are a few writes of the status, not a thousand.
 const countDelay = time.Second
 
-func setupGrants(mgr ctrl.Manager, store *credentials.Store, clock clock.PassiveClock) error {
+func setupGrants(mgr ctrl.Manager, store *credentials.Store, clock clock.WithTicker) error {
 	r := &grantReconciler{client: mgr.GetClient(), credentials: store, clock: clock}
+	fair, err := fairly(mgr, "sfmcaccessgrant", 1, clock)
+	if err != nil {
+		return err
+	}
 	changedSpec := builder.WithPredicates(predicate.GenerationChangedPredicate{})
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("sfmcaccessgrant").
 		For(&v1alpha1.SFMCAccessGrant{}, changedSpec).
-		Watches(&v1alpha1.SFMCToken{}, later(r.grantsOfToken), changedSpec)
+		Watches(&v1alpha1.SFMCToken{}, later(r.grantsOfToken), changedSpec).
+		WithOptions(fair)
 	if len(store.Namespaces) == 0 {
 		b = b.WatchesMetadata(credentials.MetadataOf("Namespace"), later(r.grantsOfNamespace),
 			builder.WithPredicates(predicate.LabelChangedPredicate{}))

@@ -3,6 +3,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/events"
@@ -40,8 +41,8 @@ type Reconciler struct {
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var obj v1alpha1.SFMCToken
 	if err := r.objects.get(ctx, request.NamespacedName, &obj); err != nil {
-		if ctx.Err() != nil {
-			return ctrl.Result{}, nil //nolint:nilerr // being stopped says nothing about the SFMCToken
+		if isStopped(ctx) {
+			return ctrl.Result{}, nil //nolint:nilerr // that says nothing about the SFMCToken
 		}
 		r.memory.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -52,8 +53,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	result := r.ensureToken(ctx, &obj)
 	failed := problem.Of(result.Err)
 	switch {
-	case failed != nil && ctx.Err() != nil:
-		return ctrl.Result{}, nil //nolint:nilerr // being stopped says nothing about the token
+	case failed != nil && isStopped(ctx):
+		return ctrl.Result{}, nil //nolint:nilerr // that says nothing about the token
 	case failed != nil && failed.Actor == problem.Nobody:
 		return ctrl.Result{RequeueAfter: failed.StandingDelay(0)}, nil
 	case r.memory.takeCall(request.NamespacedName) && failed == nil:
@@ -63,6 +64,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	return r.report(ctx, &obj, result)
 }
+
+// isStopped reports whether the operator is being stopped. After reconcileTimeout the queue tries again instead.
+func isStopped(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 // report writes the status, unless it says all that already, and tells people what is new.
 func (r *Reconciler) report(ctx context.Context, obj *v1alpha1.SFMCToken, result status.Result) (ctrl.Result, error) {

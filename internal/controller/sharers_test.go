@@ -87,7 +87,7 @@ func someSharers() (*sharers, *token.Token, queue) {
 		}},
 		memory: &memory{},
 	}
-	return s, next, s.newQueue(clock.RealClock{})("test", queueDelay())
+	return s, next, s.newQueue(newFairQueue(2, clock.RealClock{}).start)("test", queueDelay())
 }
 
 // waiting are who waits in a queue, first come, first served.
