@@ -56,7 +56,7 @@ func main() {
 	flag.StringVar(&s.logLevel, "log-level", "info", "What is logged: info or debug.")
 	flag.IntVar(&s.Concurrency, "max-concurrent-reconciles", 32,
 		"How many SFMCTokens are worked on at once; of one namespace at most half as many. "+
-			"A token request that gets no answer occupies one for up to 30 s.")
+			"Twice as many token requests can be under way to one authentication host, as many for one client.")
 	flag.Float64Var((*float64)(&s.Issuer.RequestRate), "token-requests-per-second", 50,
 		"Token requests to one authentication host per second. "+
 			"10,000 tokens that are due at once are replaced within 200 s, before any of them expires.")
@@ -90,8 +90,8 @@ func run(s settings) error {
 		}
 		s.AllowedAuthHosts[i] = parsed
 	}
-	if s.Concurrency < 1 {
-		return errors.New("--max-concurrent-reconciles must be at least 1")
+	if s.Concurrency < 2 {
+		return errors.New("--max-concurrent-reconciles must be at least 2")
 	}
 	if s.Issuer.RequestRate <= 0 || s.Issuer.RequestBurst < 1 {
 		return errors.New("--token-requests-per-second must be more than 0, and --token-requests-burst at least 1")

@@ -170,6 +170,25 @@ func TestAReconcileWithNothingToDoCostsNothing(t *testing.T) {
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 }
 
+func TestAnAnnotationOnTheCredentialsWritesNothing(t *testing.T) {
+	const sharers = 3
+	w := newWorld(t)
+	for i := range sharers {
+		w.token(fmt.Sprintf("sharer-%d", i))
+		w.ready(fmt.Sprintf("sharer-%d", i))
+	}
+	w.quiet()
+	credentials := w.secret("sfmc-package")
+	w.Eventually(w.running.Idle).Should(BeTrue())
+	looked, before := harness.Looks(), w.apiRequests()
+	credentials.Annotations = map[string]string{"somebody": "elses"}
+	w.Expect(admin.Update(w.ctx, credentials)).To(Succeed())
+	w.Eventually(harness.Looks).Should(BeNumerically(">=", looked+sharers))
+	w.hasCost(before, map[string]int{"GET secrets": sharers, "PUT secrets": 1}) // the write is the test's own
+	w.costsNothingToLookAt("sharer-0")
+	w.Expect(w.sfmc.Count()).To(Equal(1))
+}
+
 func TestAThousandTokensThroughARestartAndARefresh(t *testing.T) {
 	const many = 1000
 	w := newWorld(t)

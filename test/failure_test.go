@@ -50,19 +50,32 @@ func TestAnEndpointDownForLongerThanALife(t *testing.T) {
 
 func TestAThrottledClientSendsNothingBeforeRetryAfter(t *testing.T) {
 	w := newWorld(t)
-	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.RateLimited, RetryAfter: 5 * time.Minute})
+	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.RateLimited, RetryAfter: 5 * time.Minute, Times: 3})
 	w.token("journeys")
 	w.says("journeys", "Ready=False NoToken", "Reconciling=True Throttled", fine)
 	w.Expect(w.message("journeys")).To(ContainSubstring(w.clock.Now().Add(5 * time.Minute).UTC().Format(time.RFC3339)))
-	// Neither another business unit nor an impatient person gets the client a request.
+	// Another business unit gets the client no request.
 	w.token("email", func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "510009999" })
 	w.says("email", "Reconciling=True Throttled")
-	change(w, w.get("journeys"), func(token *v1alpha1.SFMCToken) {
-		token.Annotations = map[string]string{v1alpha1.RefreshRequestedAtAnnotation: "now"}
-	})
+	w.Expect(w.sfmc.Count()).To(Equal(1))
+
+	// An impatient person gets it one in 30 s.
+	request := func(what string) {
+		change(w, w.get("journeys"), func(token *v1alpha1.SFMCToken) {
+			token.Annotations = map[string]string{v1alpha1.RefreshRequestedAtAnnotation: what}
+		})
+	}
+	request("now")
+	w.Eventually(w.sfmc.Count).Should(Equal(2))
+	request("at once")
+	w.step(29 * time.Second)
+	w.Consistently(w.sfmc.Count, 300*time.Millisecond).Should(Equal(2))
+	w.step(time.Second)
+	w.Eventually(w.sfmc.Count).Should(Equal(3))
+
 	w.step(299 * time.Second)
-	w.Consistently(w.sfmc.Count, 300*time.Millisecond).Should(Equal(1))
-	w.travel(10*time.Second, time.Second, func() bool { return w.sfmc.Count() == 3 })
+	w.Consistently(w.sfmc.Count, 300*time.Millisecond).Should(Equal(3))
+	w.travel(10*time.Second, time.Second, func() bool { return w.sfmc.Count() == 5 })
 	w.ready("journeys")
 	w.ready("email")
 }

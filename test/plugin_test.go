@@ -277,6 +277,7 @@ func TestThePluginBringsANewToken(t *testing.T) {
 	w.Expect(refreshed.out).To(HavePrefix("SFMCToken %s/journeys has a new token, valid until %s (in ", w.ns, is.Status.ExpiresAt.UTC().Format(time.RFC3339)))
 	w.Expect(w.held("journeys")).NotTo(Equal(old))
 	w.Expect(w.sfmc.Count()).To(Equal(2))
+	w.step(30 * time.Second)
 	w.Expect(w.kubectlSFMCToken("refresh", "journeys", "-n", w.ns).code).To(Equal(0), "each request is a new one")
 	w.Expect(w.sfmc.Count()).To(Equal(3))
 }
@@ -292,6 +293,7 @@ func TestThePluginSaysWhyThereIsNoNewToken(t *testing.T) {
 		w.Expect(failed.code).To(Equal(1))
 		w.Expect(failed.out).To(HavePrefix("SFMCToken %s/journeys has no new token. Stalled, RequestRefused: ", w.ns))
 		w.Expect(failed.out).To(ContainSubstring(w.message("journeys")))
+		w.step(30 * time.Second) // people get one request in that time
 	}
 	w.Expect(w.sfmc.Count()).To(Equal(3))
 	w.Expect(w.held("journeys")).To(Equal(old))

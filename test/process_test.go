@@ -194,7 +194,7 @@ func TestBadFlagsAreRefusedWithASentence(t *testing.T) {
 		{"--ca-file=/does/not/exist", "read --ca-file"},
 		{"--ca-file=/etc/hostname", "no certificate found"},
 		{"--log-level=trace", "must be info or debug"},
-		{"--max-concurrent-reconciles=0", "must be at least 1"},
+		{"--max-concurrent-reconciles=1", "must be at least 2"},
 		{"--no-such-flag", "flag provided but not defined"},
 	} {
 		out, err := exec.CommandContext(t.Context(), path, bad.flag).CombinedOutput() //nolint:gosec // the binary just built

@@ -3,19 +3,16 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
 	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
 	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/status"
 	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
@@ -30,8 +27,11 @@ type attempt struct {
 	isRefreshRequested bool
 	current            target.Target
 	notes              target.Notes
-	candidates         []*issuer.Candidate // none until the credentials are read
-	desired            *token.Token
+	// read is what is known of the credentials in their present version, nil if this process hasn't read them.
+	read    *reading
+	desired *token.Token
+	// isWaiting is true if a token was asked for.
+	isWaiting bool
 }
 
 // ensureToken makes the target Secret hold the token that it should, or takes out one that must not be there.
@@ -47,21 +47,24 @@ func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) s
 	if err == nil {
 		err = r.findToken(ctx, a)
 	}
+	if !a.isWaiting {
+		r.issuer.Leave(askerOf(a.key))
+	}
 	if err == nil {
 		err = r.writeToken(ctx, a)
 	}
 	if err == nil {
+		r.issuer.Forget(askerOf(a.key))
 		released := func(former target.Target) *corev1.Secret { return former.Released(obj) }
 		return status.Result{Token: a.desired, Notes: a.notes, Err: r.objects.eachFormer(ctx, obj, released)}
 	}
 	return r.dropWrong(ctx, a, err)
 }
 
-// findToken finds the token that the target Secret should hold: the one that it holds already, one that another
-// SFMCToken of the same identity has, or a new one.
+// findToken finds the token that the target Secret should hold: the one that it holds already, one that was asked for,
+// by this SFMCToken or another one of the same identity, or a new one.
 func (r *Reconciler) findToken(ctx context.Context, a *attempt) error {
-	obj, held := a.obj, a.current.Token
-	if obj.Spec.Suspend {
+	if a.obj.Spec.Suspend {
 		err := errors.New("spec.suspend is true: no token is asked for until it is false")
 		return problem.New(v1alpha1.ReasonSuspended, err)
 	}
@@ -69,96 +72,75 @@ func (r *Reconciler) findToken(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return err
 	}
-	isRead := a.notes.Credentials == version
-	isFitting := held != nil && held.Fits(obj.Spec.AccountID, obj.RequestedScopes())
-	newest := r.issuer.Newest(held, a.notes.Aliases)
-	isNewest := isFitting && newest.AccessToken == held.AccessToken
-	isGood := isFitting && newest.IsFresh(r.clock.Now(), obj.RefreshBefore()) && !a.isRefreshRequested
+	a.read = r.memory.readingOf(a.key, a.obj, version)
+	isGood := r.isGood(ctx, a)
 	switch {
-	case isRead && isNewest && isGood:
-		a.desired = held
+	case a.read == nil && isGood && a.notes.Credentials == version:
+		a.desired = a.current.Token
 		return nil
-	case isRead && isGood && newest.Fits(obj.Spec.AccountID, obj.RequestedScopes()) &&
-		r.memory.hasProved(a.key, claim{obj.UID, version, newest.Identity}):
-		// Another SFMCToken got a new one. The target Secret's word is no proof: whoever may write it may write that.
-		a.desired = newest
+	case a.read == nil:
+		return r.obtainToken(ctx, a, isGood)
+	case isGood && a.isForCredentials():
+		a.take(a.current.Token)
 		return nil
-	case isRead && isNewest:
-		// A new token is due, and it is known for which identity: the credentials are read when its slot has come.
-		if err := r.issuer.WaitForSlot(held.IssuedFor); err != nil {
-			return err
-		}
 	}
-	return r.obtainToken(ctx, a, isNewest && isGood)
+	want := a.want(r.clock.Now())
+	newest := r.issuer.Newest(nil, a.read.identities)
+	if newest != nil && newest.IssuedAt.After(want.After) && newest.IsFresh(r.clock.Now(), want.RefreshBefore) {
+		// The target Secret's word is no proof that it may have this one: whoever may write it may write anything.
+		a.take(newest)
+		return nil
+	}
+	if why := r.issuer.WhyWaiting(want); why != nil {
+		return a.waits(why, r.clock.Now())
+	}
+	return r.obtainToken(ctx, a, isGood)
 }
 
-// obtainToken reads the credentials, and gets a token for them unless the one in the target Secret is good for them.
+// isGood reports whether the target Secret holds a token that fits the spec, isn't due, and is the newest.
+func (r *Reconciler) isGood(ctx context.Context, a *attempt) bool {
+	held := a.current.Token
+	if held == nil || a.isRefreshRequested || !held.Fits(a.obj.Spec.AccountID, a.obj.RequestedScopes()) {
+		return false
+	}
+	if r.issuer.IsForeign(held) && r.memory.tells(r.clock.Now()) {
+		ctrl.LoggerFrom(ctx).Info("another operator asks for the same tokens, and the later one counts: two " +
+			"installations see this SFMCToken, or one is run by hand beside a cluster's")
+	}
+	newest := r.issuer.Newest(held, a.current.Record.Identities())
+	isNewest := newest.AccessToken == held.AccessToken && newest.IssuedAt.Equal(held.IssuedAt)
+	return isNewest && newest.IsFresh(r.clock.Now(), a.obj.RefreshBefore())
+}
+
+// obtainToken reads the credentials, and has a token asked for unless the one in the target Secret is good for them.
 func (r *Reconciler) obtainToken(ctx context.Context, a *attempt, isGood bool) error {
 	read, err := a.reference.Read(ctx)
 	if err != nil {
 		return err
 	}
-	a.notes.Credentials, a.notes.ClientSecretExpiresAt = read.Version, read.ExpiresAt
-	for i, request := range read.Requests(a.obj) {
-		candidate := a.candidateOf(request, read, r.clock.Now())
-		candidate.SecretKey = credentials.SecretKeys[i]
-		candidate.Issued = func(ctx context.Context, issued *token.Token) { r.sharers.call(ctx, issued, a.key) }
-		a.candidates = append(a.candidates, candidate)
-	}
-	if isGood && slices.ContainsFunc(a.candidates, a.isHeld) {
+	requests := read.Requests(a.obj)
+	a.read = newReading(a, read, requests)
+	r.memory.readings.Store(a.key, a.read)
+	if isGood && a.isForCredentials() {
 		a.take(a.current.Token)
 		return nil
 	}
 	if _, err := target.Render(a.obj, token.Specimen); err != nil {
+		a.note()
 		return err // no token is asked for that can't be written
 	}
-	obtained, err := r.issuer.Obtain(ctx, a.candidates, a.notes.Refused)
-	a.notes.Refused = obtained.Refused
+	want := a.want(r.clock.Now())
+	for _, request := range requests {
+		candidate := issuer.Candidate{IssuedFor: token.Identify(request), Request: request}
+		want.Candidates = append(want.Candidates, candidate)
+	}
+	obtained, err := r.issuer.Ask(ctx, want)
+	a.read.refused = obtained.Refused
 	if err != nil {
-		return read.Explain(err, r.clock.Now())
+		return a.waits(err, r.clock.Now())
 	}
 	a.take(obtained.Token)
-	r.memory.prove(a.key, claim{a.obj.UID, read.Version, obtained.Token.Identity})
 	return nil
-}
-
-// candidateOf returns the token that a request can bring, as one that will do for the SFMCToken.
-func (a *attempt) candidateOf(
-	request sfmc.TokenRequest, read credentials.Credentials, now time.Time,
-) *issuer.Candidate {
-	candidate := &issuer.Candidate{
-		IssuedFor:     token.Identify(request),
-		Request:       request,
-		RefreshBefore: a.obj.RefreshBefore(),
-		Causes: map[string]string{
-			"credentials " + a.reference.Key.String(): read.Version,
-			"object " + string(a.obj.UID):             fmt.Sprint(a.obj.Generation, a.obj.RefreshRequest()),
-		},
-	}
-	if a.current.Token != nil && a.isHeld(candidate) {
-		candidate.LifeLeft = token.Until(a.current.Token.ExpiresAt, now)
-		if a.isRefreshRequested {
-			candidate.Rejected = a.current.Token.AccessToken
-		}
-	}
-	return candidate
-}
-
-func (a *attempt) isHeld(candidate *issuer.Candidate) bool {
-	return slices.Contains(a.current.Record.Identities(), candidate.Identity)
-}
-
-// take makes a token the desired one, and notes which client secret it is for.
-func (a *attempt) take(desired *token.Token) {
-	a.desired, a.notes.Aliases = desired, nil
-	for _, candidate := range a.candidates {
-		if candidate.Identity != desired.Identity {
-			a.notes.Aliases = append(a.notes.Aliases, candidate.Identity)
-		}
-		if candidate.Identity == desired.Identity || len(a.candidates) == 1 {
-			a.notes.ClientSecretKey = candidate.SecretKey
-		}
-	}
 }
 
 // writeToken makes the target Secret hold the desired token and what templates make of it, in one request at most.
@@ -207,8 +189,8 @@ func (a *attempt) isOther(record target.Record) bool {
 	switch {
 	case record.AccountID != a.obj.Spec.AccountID:
 		return true
-	case len(a.candidates) > 0:
-		return record.Client() != a.candidates[0].Client()
+	case a.read != nil:
+		return record.Client() != a.read.client
 	}
 	return credentials.KeyIn(record.Credentials) != a.reference.Key
 }

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
+	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
 )
 
 func TestWorkersThatGetNowhereAreNoticed(t *testing.T) {
@@ -77,7 +79,7 @@ type hanging struct {
 	client.Client
 	obj      *v1alpha1.SFMCToken
 	hangsAll bool
-	hung     int
+	hung     atomic.Int32
 }
 
 func (h *hanging) Get(ctx context.Context, _ client.ObjectKey, obj client.Object, _ ...client.GetOption) error {
@@ -85,7 +87,7 @@ func (h *hanging) Get(ctx context.Context, _ client.ObjectKey, obj client.Object
 		h.obj.DeepCopyInto(into)
 		return nil
 	}
-	h.hung++
+	h.hung.Add(1)
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -124,6 +126,7 @@ func TestAReconciliationThatExceedsItsLimitIsRepeated(t *testing.T) {
 				options.Reconciler = &Reconciler{
 					objects:     &objects{client: server, newer: lru.New(1)},
 					credentials: &credentials.Store{Namespaces: []string{emea.Namespace}},
+					issuer:      issuer.New(issuer.Options{Clock: clock.RealClock{}}),
 					memory:      &memory{},
 					clock:       clock.RealClock{},
 					events:      events.NewFakeRecorder(10),
@@ -134,19 +137,22 @@ func TestAReconciliationThatExceedsItsLimitIsRepeated(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- hasHung.Start(ctx) }()
 				time.Sleep(reconcileTimeout - time.Second)
-				g.Expect(server.hung).To(Equal(1))
+				synctest.Wait()
+				g.Expect(int(server.hung.Load())).To(Equal(1))
 				time.Sleep(3 * time.Second)
-				g.Expect(server.hung).To(Equal(2), "after one second, give or take a half")
+				synctest.Wait()
+				g.Expect(int(server.hung.Load())).To(Equal(2), "after one second, give or take a half")
 				time.Sleep(time.Hour)
-				g.Expect(server.hung).To(BeNumerically("~", 45, 15), "again and again")
+				synctest.Wait()
+				g.Expect(int(server.hung.Load())).To(BeNumerically("~", 45, 15), "again and again")
 				g.Expect(mgr.checks["repeated-workers"](nil)).To(Succeed(), "what is given up doesn't hang")
-				said := meta.FindStatusCondition(server.obj.Status.Conditions, v1alpha1.ConditionReconciling)
-				g.Expect(said == nil).To(Equal(hangsAll), "people are told what can be told")
 
-				before := server.hung
+				before := int(server.hung.Load())
 				stop()
 				g.Expect(<-ended).To(Succeed())
-				g.Expect(server.hung).To(Equal(before), "being stopped is no reason to try again")
+				g.Expect(int(server.hung.Load())).To(Equal(before), "being stopped is no reason to try again")
+				said := meta.FindStatusCondition(server.obj.Status.Conditions, v1alpha1.ConditionReconciling)
+				g.Expect(said == nil).To(Equal(hangsAll), "people are told what can be told")
 			})
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 )
 
@@ -41,7 +42,10 @@ func observeRequest(failed *sfmc.Error, took time.Duration) {
 }
 
 // tokenMetrics reports each SFMCToken as the cache has it at the scrape: nothing stale is left of a deleted one.
-type tokenMetrics struct{ reader client.Reader }
+type tokenMetrics struct {
+	reader client.Reader
+	issuer *issuer.Issuer
+}
 
 // gauge is a metric of each SFMCToken, by its status; NaN for none.
 type gauge struct {
@@ -84,8 +88,11 @@ func truth(status *v1alpha1.SFMCTokenStatus, condition string) float64 {
 	return 0
 }
 
-func registerTokenMetrics(mgr ctrl.Manager) error {
-	collector := &tokenMetrics{reader: mgr.GetCache()}
+var requestsInFlight = prometheus.NewDesc("sfmctoken_token_requests_in_flight",
+	"Token requests that are under way, or whose answer is being told.", nil, nil)
+
+func registerTokenMetrics(mgr ctrl.Manager, issuer *issuer.Issuer) error {
+	collector := &tokenMetrics{reader: mgr.GetCache(), issuer: issuer}
 	// A second manager in one process (as tests have it) takes over.
 	metrics.Registry.Unregister(collector)
 	return metrics.Registry.Register(collector)
@@ -93,6 +100,7 @@ func registerTokenMetrics(mgr ctrl.Manager) error {
 
 // Describe implements prometheus.Collector.
 func (c *tokenMetrics) Describe(descs chan<- *prometheus.Desc) {
+	descs <- requestsInFlight
 	for _, gauge := range gauges {
 		descs <- gauge.desc
 	}
@@ -100,6 +108,8 @@ func (c *tokenMetrics) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *tokenMetrics) Collect(collected chan<- prometheus.Metric) {
+	inFlight := float64(c.issuer.InFlight())
+	collected <- prometheus.MustNewConstMetric(requestsInFlight, prometheus.GaugeValue, inFlight)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var tokens v1alpha1.SFMCTokenList

@@ -81,7 +81,7 @@ func (q *fairQueue) Get() (reconcile.Request, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pulse.begin()
-	for q.turns.order.Len() == 0 && !(q.turns.Len() == 0 && q.ShuttingDown()) {
+	for q.turns.order.Len() == 0 && (q.turns.Len() > 0 || !q.ShuttingDown()) {
 		q.ready.Wait()
 	}
 	return q.Typed.Get() // at once

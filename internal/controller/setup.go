@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -75,9 +77,6 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	if err := registerTokenMetrics(mgr); err != nil {
-		return err
-	}
 	if err := mgr.AddReadyzCheck("caches", func(request *http.Request) error {
 		ctx := request.Context()
 		if !mgr.GetCache().WaitForCacheSync(ctx) || !secretMetadata.WaitForCacheSync(ctx) {
@@ -88,6 +87,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		return err
 	}
 	r := newReconciler(mgr, secretMetadata, options)
+	if err := registerTokenMetrics(mgr, r.issuer); err != nil {
+		return err
+	}
+	if err := mgr.Add(manager.RunnableFunc(r.sendRequests)); err != nil {
+		return fmt.Errorf("add the issuer: %w", err)
+	}
 	if err := setupGrants(mgr, r.credentials, options.Clock); err != nil {
 		return err
 	}
@@ -96,9 +101,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 
 func newReconciler(mgr ctrl.Manager, secretMetadata client.Reader, options Options) *Reconciler {
 	memory := &memory{}
-	options.Issuer.Clock = options.Clock
 	sharers := &sharers{cache: mgr.GetClient(), memory: memory}
-	options.Issuer.Recall, options.Issuer.Observe = sharers.recall, observeRequest
+	options.Issuer.Clock = options.Clock
+	options.Issuer.MaxInFlight = 2 * options.Concurrency
+	options.Issuer.Recall, options.Issuer.Observe, options.Issuer.Wake = sharers.recall, observeRequest, sharers.answer
 	return &Reconciler{
 		objects: &objects{mgr.GetClient(), mgr.GetAPIReader(), secretMetadata, lru.New(maxNewer)},
 		credentials: &credentials.Store{

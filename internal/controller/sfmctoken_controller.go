@@ -42,9 +42,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	var obj v1alpha1.SFMCToken
 	if err := r.objects.get(ctx, request.NamespacedName, &obj); err != nil {
 		if isStopped(ctx) {
-			return ctrl.Result{}, nil //nolint:nilerr // that says nothing about the SFMCToken
+			return ctrl.Result{}, nil // that says nothing about the SFMCToken
 		}
 		r.memory.forget(request.NamespacedName)
+		r.issuer.Forget(askerOf(request.NamespacedName))
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !obj.DeletionTimestamp.IsZero() || r.credentials.IsGoing(ctx, obj.Namespace) {
@@ -54,7 +55,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	failed := problem.Of(result.Err)
 	switch {
 	case failed != nil && isStopped(ctx):
-		return ctrl.Result{}, nil //nolint:nilerr // that says nothing about the token
+		return ctrl.Result{}, nil // that says nothing about the token
 	case failed != nil && failed.Actor == problem.Nobody:
 		return ctrl.Result{RequeueAfter: failed.StandingDelay(0)}, nil
 	case r.memory.takeCall(request.NamespacedName) && failed == nil:
@@ -99,4 +100,19 @@ func (r *Reconciler) tell(ctx context.Context, before, after *v1alpha1.SFMCToken
 	status.Events(before, after, func(eventType, reason, message string) {
 		r.events.Eventf(after, nil, eventType, reason, "Refresh", "%s", message)
 	})
+}
+
+// sendRequests has token requests sent until the operator is stopped. A request that was sent then is worth its answer:
+// a token that comes is written, as nobody reconciles any more.
+func (r *Reconciler) sendRequests(ctx context.Context) error {
+	r.issuer.Run(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	for _, asker := range r.issuer.Untaken() {
+		key := client.ObjectKey{Namespace: asker.Tenant, Name: asker.Name}
+		if _, err := r.Reconcile(ctx, ctrl.Request{NamespacedName: key}); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "write a token at the end", "SFMCToken", key)
+		}
+	}
+	return nil
 }

@@ -3,13 +3,17 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
 	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
@@ -35,21 +39,39 @@ func (s *sharers) recall(ctx context.Context, identity string) ([]*token.Token, 
 	return held, err
 }
 
-// call wakes the SFMCTokens that hold another token of the identity, but for the one for which it was asked.
-func (s *sharers) call(ctx context.Context, issued *token.Token, askedFor types.NamespacedName) {
-	targets, err := s.targetsOf(ctx, issued.Identity)
+// answer wakes the SFMCTokens that asked for a token, and, if there is a new one, those that hold another one of its
+// identity. If there are several, their Secrets go first, then the statuses: the token before may be dead already.
+func (s *sharers) answer(askers []issuer.Asker, issued *token.Token) {
+	var keys []types.NamespacedName
+	for _, asker := range askers {
+		keys = append(keys, types.NamespacedName{Namespace: asker.Tenant, Name: asker.Name})
+	}
+	if issued != nil {
+		keys = append(keys, s.holdersOfAnother(issued)...)
+		slices.SortFunc(keys, func(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) })
+		keys = slices.Compact(keys)
+	}
+	for _, key := range keys {
+		if issued != nil && len(keys) > 1 {
+			s.memory.call(key)
+		}
+		s.wake(key)
+	}
+}
+
+// holdersOfAnother returns the SFMCTokens that hold another token of the identity.
+func (s *sharers) holdersOfAnother(issued *token.Token) (keys []types.NamespacedName) {
+	targets, err := s.targetsOf(context.Background(), issued.Identity)
 	if err != nil {
-		return // they find the new token at their own refresh time
+		return nil // they find the new token at their own refresh time
 	}
 	for i := range targets {
 		sharer := target.Of(&targets[i])
-		key := types.NamespacedName{Namespace: targets[i].Namespace, Name: sharer.Record.Owner}
-		if key == askedFor || sharer.Token != nil && sharer.Token.AccessToken == issued.AccessToken {
-			continue
+		if sharer.Token == nil || sharer.Token.AccessToken != issued.AccessToken {
+			keys = append(keys, types.NamespacedName{Namespace: targets[i].Namespace, Name: sharer.Record.Owner})
 		}
-		s.memory.call(key)
-		s.wake(key)
 	}
+	return keys
 }
 
 func (s *sharers) targetsOf(ctx context.Context, identity string) ([]corev1.Secret, error) {
@@ -61,13 +83,9 @@ func (s *sharers) targetsOf(ctx context.Context, identity string) ([]corev1.Secr
 }
 
 // memory has what this process knows of each SFMCToken while that exists, by its name. A restart may lose all of it.
-type memory struct{ claims, calls, standing sync.Map }
-
-// claim is what an SFMCToken has proved: that its credentials, in this version, are those of an identity.
-type claim struct {
-	owner       types.UID
-	credentials string
-	identity    string
+type memory struct {
+	readings, calls, standing sync.Map
+	told                      atomic.Pointer[time.Time]
 }
 
 type standing struct {
@@ -76,16 +94,15 @@ type standing struct {
 }
 
 func (m *memory) forget(key types.NamespacedName) {
-	m.claims.Delete(key)
+	m.readings.Delete(key)
 	m.calls.Delete(key)
 	m.standing.Delete(key)
 }
 
-func (m *memory) prove(key types.NamespacedName, proved claim) { m.claims.Store(key, proved) }
-
-func (m *memory) hasProved(key types.NamespacedName, proved claim) bool {
-	last, _ := m.claims.Load(key)
-	return last == proved
+// tells reports whether it is time to tell again, once in a minute, that another operator is at work.
+func (m *memory) tells(now time.Time) bool {
+	last := m.told.Load()
+	return (last == nil || now.Sub(*last) >= time.Minute) && m.told.CompareAndSwap(last, &now)
 }
 
 // call remembers that the token was replaced for another SFMCToken of the identity: the Secret is yet to be written.

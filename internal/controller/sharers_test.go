@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/issuer"
 	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/target"
@@ -104,14 +105,30 @@ func waiting(q queue) []types.NamespacedName {
 func TestANewTokenIsToldToAllWhoHoldAnotherOne(t *testing.T) {
 	g := NewWithT(t)
 	s, next, q := someSharers()
-	s.call(t.Context(), next, asking)
+	s.answer([]issuer.Asker{askerOf(asking)}, next)
 	told := waiting(q)
-	g.Expect(told).To(Equal([]types.NamespacedName{emea, apac}))
+	g.Expect(told).To(ConsistOf(asking, emea, apac))
 	for _, key := range told {
 		g.Expect(s.memory.takeCall(key)).To(BeTrue(), "it knows why when it is woken")
 	}
-	g.Expect(s.memory.takeCall(asking)).To(BeFalse())
 	g.Expect(s.memory.takeCall(types.NamespacedName{Namespace: "renewed", Name: "journeys-emea"})).To(BeFalse())
+}
+
+func TestWhoAskedAloneWritesItsSecretAndItsStatusInOneGo(t *testing.T) {
+	g := NewWithT(t)
+	s, next, q := someSharers()
+	s.cache = index{}
+	s.answer([]issuer.Asker{askerOf(asking)}, next)
+	g.Expect(waiting(q)).To(Equal([]types.NamespacedName{asking}))
+	g.Expect(s.memory.takeCall(asking)).To(BeFalse())
+}
+
+func TestAFailureIsToldToThoseWhoAskedAlone(t *testing.T) {
+	g := NewWithT(t)
+	s, _, q := someSharers()
+	s.answer([]issuer.Asker{askerOf(asking), askerOf(emea)}, nil)
+	g.Expect(waiting(q)).To(Equal([]types.NamespacedName{asking, emea}))
+	g.Expect(s.memory.takeCall(asking)).To(BeFalse(), "there is no Secret to write")
 }
 
 func TestWhoseSecretWasEditedIsToldToo(t *testing.T) {
@@ -120,7 +137,7 @@ func TestWhoseSecretWasEditedIsToldToo(t *testing.T) {
 	spoiled := holding(emea.Namespace, emea.Name, next)
 	spoiled.Data["token_type"] = []byte("x")
 	s.cache = index{targets: []corev1.Secret{spoiled}}
-	s.call(t.Context(), next, asking)
+	s.answer(nil, next)
 	g.Expect(waiting(q)).To(Equal([]types.NamespacedName{emea}))
 }
 
@@ -131,7 +148,7 @@ func TestTellingDoesNotHoldUpAShutdown(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.call(t.Context(), next, types.NamespacedName{})
+		s.answer(nil, next)
 	}()
 	g.Eventually(done).Should(BeClosed(), "else the token that was just issued is never written")
 }
@@ -140,7 +157,7 @@ func TestAnIndexThatCantBeReadHoldsNobodyUp(t *testing.T) {
 	g := NewWithT(t)
 	s, next, _ := someSharers()
 	s.cache = index{err: errors.New("the cache is gone")}
-	s.call(t.Context(), next, asking)
+	s.answer(nil, next)
 	_, err := s.recall(t.Context(), next.Identity)
 	g.Expect(err).To(MatchError("list the target Secrets: the cache is gone"))
 }
@@ -185,31 +202,35 @@ func TestTheDelayDoublesAsLongAsTheSameActorHasToMendIt(t *testing.T) {
 	g.Expect(waits(conflict)).To(Equal([]float64{2}))
 }
 
-func TestOnlyWhatWasProvedLastIsProved(t *testing.T) {
+func TestCredentialsAreKnownOnlyForTheSpecAndTheVersionThatTheyWereReadFor(t *testing.T) {
 	g := NewWithT(t)
 	var m memory
-	proved := claim{owner: "uid-1", credentials: "marketing/sfmc-package/uid-2/42", identity: "i"}
-	g.Expect(m.hasProved(emea, proved)).To(BeFalse())
-	g.Expect(m.hasProved(emea, claim{})).To(BeFalse(), "nothing is no claim")
-	m.prove(emea, proved)
-	g.Expect(m.hasProved(emea, proved)).To(BeTrue())
-	g.Expect(m.hasProved(apac, proved)).To(BeFalse())
-	for name, edit := range map[string]func(*claim){
-		"an SFMCToken that was made anew": func(c *claim) { c.owner = "uid-9" },
-		"credentials that have changed":   func(c *claim) { c.credentials = "marketing/sfmc-package/uid-2/43" },
-		"another identity":                func(c *claim) { c.identity = "j" },
+	obj := anSFMCToken()
+	const version = "marketing/sfmc-package/uid-2/42"
+	g.Expect(m.readingOf(emea, obj, version)).To(BeNil())
+	read := &reading{uid: obj.UID, generation: obj.Generation, version: version}
+	m.readings.Store(emea, read)
+	g.Expect(m.readingOf(emea, obj, version)).To(BeIdenticalTo(read))
+	g.Expect(m.readingOf(apac, obj, version)).To(BeNil())
+	g.Expect(m.readingOf(emea, obj, "marketing/sfmc-package/uid-2/43")).To(BeNil(), "credentials that have changed")
+	for name, edit := range map[string]func(*v1alpha1.SFMCToken){
+		"an SFMCToken that was made anew": func(obj *v1alpha1.SFMCToken) { obj.UID = "uid-9" },
+		"another spec":                    func(obj *v1alpha1.SFMCToken) { obj.Generation++ },
 	} {
-		other := proved
-		edit(&other)
-		g.Expect(m.hasProved(emea, other)).To(BeFalse(), name)
+		other := anSFMCToken()
+		edit(other)
+		g.Expect(m.readingOf(emea, other, version)).To(BeNil(), name)
 	}
-	next := proved
-	next.credentials = "marketing/sfmc-package/uid-2/43"
-	m.prove(emea, next)
-	g.Expect(m.hasProved(emea, proved)).To(BeFalse())
-	g.Expect(m.hasProved(emea, next)).To(BeTrue())
 	m.forget(emea)
-	g.Expect(m.hasProved(emea, next)).To(BeFalse())
+	g.Expect(m.readingOf(emea, obj, version)).To(BeNil())
+}
+
+func TestAnotherOperatorIsToldOfOnceAMinute(t *testing.T) {
+	g := NewWithT(t)
+	var m memory
+	g.Expect(m.tells(noon)).To(BeTrue())
+	g.Expect(m.tells(noon.Add(time.Minute - 1))).To(BeFalse())
+	g.Expect(m.tells(noon.Add(time.Minute))).To(BeTrue())
 }
 
 func TestACallIsAnsweredOnce(t *testing.T) {
@@ -229,13 +250,13 @@ func TestACallIsAnsweredOnce(t *testing.T) {
 func TestOfAnSFMCTokenThatIsGoneNothingIsRemembered(t *testing.T) {
 	g := NewWithT(t)
 	var m memory
-	m.prove(emea, claim{owner: "uid-1"})
+	m.readings.Store(emea, &reading{})
 	m.call(emea)
 	m.stood(emea, problem.New(v1alpha1.ReasonTargetConflict, errors.New("x")), noon)
 	m.call(apac)
 	m.forget(emea)
 	left := map[any]bool{}
-	for _, of := range []*sync.Map{&m.claims, &m.calls, &m.standing} {
+	for _, of := range []*sync.Map{&m.readings, &m.calls, &m.standing} {
 		of.Range(func(key, _ any) bool {
 			left[key] = true
 			return true

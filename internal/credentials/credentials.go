@@ -118,9 +118,9 @@ func (c Credentials) Requests(obj *v1alpha1.SFMCToken) []sfmc.TokenRequest {
 	return []sfmc.TokenRequest{active, staged}
 }
 
-// Explain adds to a refusal that the client secret has expired, if the credentials Secret says so.
-func (c Credentials) Explain(err error, now time.Time) error {
-	at, parseErr := time.Parse(time.RFC3339, c.ExpiresAt)
+// Explain adds to a refusal that the client secret has expired, if that is what the credentials Secret says.
+func Explain(err error, expiresAt string, now time.Time) error {
+	at, parseErr := time.Parse(time.RFC3339, expiresAt)
 	if parseErr != nil || now.Before(at) || problem.Of(err).Reason != v1alpha1.ReasonRequestRefused {
 		return err
 	}

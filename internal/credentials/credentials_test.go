@@ -176,22 +176,22 @@ func TestTheExpiryOfAClientSecretIsADateOrATime(t *testing.T) {
 func TestARefusalOfAnExpiredClientSecretSaysThatItHasExpiredAndNothingElseDoes(t *testing.T) {
 	g := NewWithT(t)
 	end := time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)
-	dated := Credentials{ExpiresAt: "2027-04-01T00:00:00Z"}
+	const expiresAt = "2027-04-01T00:00:00Z"
 	refused := problem.New(v1alpha1.ReasonRequestRefused, errors.New("status 401"))
 	refused.Failures, refused.RetryAt = 3, end.Add(time.Minute)
-	g.Expect(dated.Explain(refused, end.Add(-1))).To(BeIdenticalTo(refused))
-	told := dated.Explain(refused, end)
+	g.Expect(Explain(refused, expiresAt, end.Add(-1))).To(BeIdenticalTo(refused))
+	told := Explain(refused, expiresAt, end)
 	g.Expect(told).To(MatchError("status 401; client_secret_expires_at says that the secret expired on 2027-04-01"))
 	g.Expect(problem.Of(told)).To(BeIdenticalTo(refused), "it means the same")
 	for _, unsaid := range []string{"", unreadable} {
-		undated := Credentials{ExpiresAt: unsaid}
-		g.Expect(undated.Explain(refused, end.AddDate(100, 0, 0))).To(BeIdenticalTo(refused), unsaid)
+
+		g.Expect(Explain(refused, unsaid, end.AddDate(100, 0, 0))).To(BeIdenticalTo(refused), unsaid)
 	}
 	for _, reason := range []v1alpha1.ProblemReason{
 		v1alpha1.ReasonThrottled, v1alpha1.ReasonEndpointUnavailable, v1alpha1.ReasonUnreadableAnswer,
 	} {
 		other := problem.New(reason, errors.New("status 429"))
-		g.Expect(dated.Explain(other, end)).To(BeIdenticalTo(other), string(reason))
+		g.Expect(Explain(other, expiresAt, end)).To(BeIdenticalTo(other), string(reason))
 	}
 }
 

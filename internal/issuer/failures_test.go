@@ -5,38 +5,34 @@ import (
 	"go/ast"
 	"go/parser"
 	gotoken "go/token"
-	"maps"
 	"net/http"
 	"strconv"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	. "github.com/onsi/gomega"
-	"golang.org/x/time/rate"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
-	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
 // requestsDuring asks each second and returns the seconds at which a request was sent.
-func (d *desk) requestsDuring(period time.Duration, candidates ...*Candidate) []int {
+func (d *desk) requestsDuring(period time.Duration, wants ...*Want) []int {
 	d.t.Helper()
 	var sent []int
 	for second := range int(period / time.Second) {
-		for _, candidate := range candidates {
-			before := d.server.Count()
-			_, _ = d.obtain(d.t.Context(), candidate)
-			if d.server.Count() != before {
-				sent = append(sent, second)
-			}
+		before := d.server.Count()
+		d.look()
+		d.settle()
+		for _, want := range wants {
+			_, _ = d.obtain(want)
 		}
-		d.pass(time.Second)
+		for range d.server.Count() - before {
+			sent = append(sent, second)
+		}
+		d.clock.Step(time.Second)
 	}
 	return sent
 }
@@ -56,7 +52,7 @@ func TestARefusedRequestIsRepeatedAfter2Then4Then8AndThenEvery10Minutes(t *testi
 			g := NewWithT(t)
 			d := openDesk(t)
 			d.server.AddFaults(sfmctest.Fault{Refusal: refusal, Times: sfmctest.Forever})
-			sent := d.requestsDuring(time.Hour, d.candidate(emea, "a"))
+			sent := d.requestsDuring(time.Hour, d.want(emea, "a"))
 			g.Expect(sent).To(Equal(minutes(0, 2, 6, 14, 24, 34, 44, 54)))
 		})
 	}
@@ -66,15 +62,15 @@ func TestHoursOfRefusalsAreAHandfulOfRequestsAnHourHoweverManyObjectsAsk(t *test
 	g := NewWithT(t)
 	d := openDesk(t)
 	g.Expect(d.server.DisablePackage(hushID, true)).To(Succeed())
-	candidates := []*Candidate{d.candidate(emea, "a"), d.candidate(emea, "b"), d.candidate(emea, "c")}
-	d.requestsDuring(time.Hour, candidates...)
+	wants := []*Want{d.want(emea, "a"), d.want(emea, "b"), d.want(emea, "c")}
+	d.requestsDuring(time.Hour, wants...)
 	d.server.ResetRecord()
-	g.Expect(len(d.requestsDuring(3*time.Hour, candidates...))).To(BeNumerically("<=", 3*6))
+	g.Expect(len(d.requestsDuring(3*time.Hour, wants...))).To(BeNumerically("<=", 3*6))
 
 	g.Expect(d.server.DisablePackage(hushID, false)).To(Succeed())
 	d.pass(10 * time.Minute)
-	d.gets(candidates[1])
-	d.gets(candidates[2])
+	d.gets(wants[1])
+	d.gets(wants[2])
 	g.Expect(d.server.Issued()).To(Equal(1))
 }
 
@@ -82,89 +78,73 @@ func TestAChangeThatWasSeenBeforeTheRefusalIsWorthARequestAtOnce(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InvalidClient, Times: 4})
-	candidate := d.candidate(emea, "a")
-	changed := func(where, version string) *Candidate {
-		next := *candidate
-		next.Causes = maps.Clone(candidate.Causes)
-		next.Causes[where] = version
-		return &next
+	changed := func(object, causes string) *Want {
+		want := d.want(emea, object)
+		want.Causes = causes
+		return want
 	}
-	_, _ = d.fails(candidate)
-	_, _ = d.fails(candidate)
+	_, _ = d.fails(changed("a", "1"))
+	_, _ = d.fails(changed("a", "1"))
 	g.Expect(d.server.Count()).To(Equal(1))
 
-	_, _ = d.fails(changed("object b", "1"))
+	_, _ = d.fails(changed("b", "of another"))
 	g.Expect(d.server.Count()).To(Equal(1), "an object that wasn't seen before changes nothing")
-	_, _ = d.fails(changed("object a", "2"))
+	_, _ = d.fails(changed("a", "2"))
 	g.Expect(d.server.Count()).To(Equal(2), "the refresh annotation was set")
-	_, _ = d.fails(changed("object a", "2"))
+	_, _ = d.fails(changed("a", "2"))
 	g.Expect(d.server.Count()).To(Equal(2), "it was answered")
-	_, _ = d.fails(changed("object b", "2"))
+	_, wait := d.fails(changed("b", "of another, 2"))
+	g.Expect(d.server.Count()).To(Equal(2), "not again within 30 s")
+	g.Expect(wait).To(Equal(demandFloor))
+	d.pass(wait - 1)
+	_, wait = d.fails(changed("b", "of another, 2"))
+	g.Expect(wait).To(BeEquivalentTo(1))
+	d.pass(wait)
+	_, _ = d.fails(changed("b", "of another, 2"))
 	g.Expect(d.server.Count()).To(Equal(3), "the other one is known by now")
-	failed, _ := d.fails(changed("credentials", "2"))
+	d.pass(demandFloor)
+	failed, _ := d.fails(changed("a", "3"))
 	g.Expect(d.server.Count()).To(Equal(4))
 	g.Expect(failed.Failures).To(Equal(4))
-	d.gets(changed("credentials", "3"))
+	d.pass(demandFloor)
+	d.gets(changed("a", "4"))
 	g.Expect(d.server.Count()).To(Equal(5), "whoever fixes the package has a token at once")
 }
 
-func TestAChangeIsNotTakenForAnsweredByAnAnswerFromMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := NewWithT(t)
-		clock := &gatedClock{FakePassiveClock: clocktesting.NewFakePassiveClock(noon)}
-		client, err := sfmc.NewClient(nil, clock)
-		g.Expect(err).NotTo(HaveOccurred())
-		observe := func(*sfmc.Error, time.Duration) {}
-		i := New(Options{Client: client, Clock: clock, RequestRate: rate.Inf, Observe: observe})
-		// A business unit that is no number is refused before anything is sent.
-		request := sfmc.TokenRequest{
-			AuthHost: tenantHost, ClientID: hushID, ClientSecret: hushSecret, AccountID: "no number",
-		}
-		identity := token.Identify(request).Identity
-		candidate := func(a, b string) *Candidate {
-			return &Candidate{IssuedFor: token.Identify(request), Request: request,
-				Causes: map[string]string{"object a": a, "object b": b}}
-		}
-		ask := func(c *Candidate) { _, err := i.obtain(t.Context(), c); g.Expect(err).To(HaveOccurred()) }
-		ask(candidate("1", "1"))
-		g.Expect(i.failures.last[identity].problem.Failures).To(Equal(1))
-
-		// While one object is told from memory that it must wait, another one comes that was mended.
-		gate := make(chan struct{})
-		clock.close(gate)
-		var both sync.WaitGroup
-		both.Go(func() { ask(candidate("1", "1")) })
-		synctest.Wait()
-		both.Go(func() { ask(candidate("1", "2")) })
-		synctest.Wait()
-		clock.close(nil)
-		close(gate)
-		both.Wait()
-		g.Expect(i.failures.last[identity].problem.Failures).To(Equal(2), "the change was worth a request")
-	})
+func TestAChangeIsNotTakenForAnsweredByARequestThatWasSentBefore(t *testing.T) {
+	g := NewWithT(t)
+	d := openDesk(t)
+	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InvalidClient})
+	release := d.held()
+	want := d.want(emea, "a")
+	_, err := d.Ask(t.Context(), want)
+	g.Expect(err).To(MatchError(errUnderWay))
+	want.Causes = "mended"
+	_, err = d.Ask(t.Context(), want)
+	g.Expect(err).To(MatchError(errUnderWay))
+	release()
+	d.gets(want)
+	g.Expect(d.server.Count()).To(Equal(2), "the change was worth a request")
 }
 
-// gatedClock lets nobody read it while a gate is closed.
-type gatedClock struct {
-	*clocktesting.FakePassiveClock
-	mu   sync.Mutex
-	gate chan struct{}
-}
+func TestWhoeverWaitsNeedNotAskAgainUnlessSomethingChanged(t *testing.T) {
+	g := NewWithT(t)
+	d := openSlowDesk(t, 1)
+	d.gets(d.want(apac, "a"))
+	want := d.want(emea, "a")
+	g.Expect(d.WhyWaiting(want)).To(Succeed(), "it hasn't asked yet")
+	_, err := d.Ask(t.Context(), want)
+	g.Expect(err).To(MatchError(errNoSlot))
+	g.Expect(d.WhyWaiting(want)).To(MatchError(errNoSlot))
 
-func (c *gatedClock) close(gate chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.gate = gate
-}
+	changed := *want
+	changed.Causes = "other credentials"
+	g.Expect(d.WhyWaiting(&changed)).To(Succeed(), "it may want another identity")
 
-func (c *gatedClock) Now() time.Time {
-	c.mu.Lock()
-	gate := c.gate
-	c.mu.Unlock()
-	if gate != nil {
-		<-gate
-	}
-	return c.FakePassiveClock.Now()
+	d.pass(10 * time.Second)
+	d.settle()
+	g.Expect(d.WhyWaiting(want)).To(Succeed(), "there is a token for it")
+	d.gets(want)
 }
 
 // kinds are all kinds of failed requests that there are.
@@ -215,10 +195,10 @@ func TestAFailureHasTheReasonOfItsKindNowAndFromMemory(t *testing.T) {
 			g := NewWithT(t)
 			d := openDesk(t)
 			d.server.AddFaults(row.fault)
-			failed, _ := d.fails(d.candidate(emea, "a"))
+			failed, _ := d.fails(d.want(emea, "a"))
 			g.Expect(failed.Reason).To(Equal(row.reason))
 			g.Expect(failed.Failures).To(Equal(1))
-			again, _ := d.fails(d.candidate(emea, "a"))
+			again, _ := d.fails(d.want(emea, "a"))
 			g.Expect(again).To(Equal(failed))
 			g.Expect(d.server.Count()).To(Equal(1))
 		})
@@ -238,21 +218,21 @@ func TestATransientFailureIsRepeatedAfter1SecondDoublingToAMinute(t *testing.T) 
 			d := openDesk(t)
 			fault.Times = 9
 			d.server.AddFaults(fault)
-			candidate := d.candidate(emea, "a")
+			want := d.want(emea, "a")
 			for n, middle := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
-				failed, wait := d.fails(candidate)
+				failed, wait := d.fails(want)
 				g.Expect(failed.Failures).To(Equal(n + 1))
 				g.Expect(wait).To(And(
 					BeNumerically(">=", middle*time.Second/2), BeNumerically("<=", middle*time.Second*3/2)))
 				d.pass(wait - 1)
-				_, left := d.fails(candidate)
+				_, left := d.fails(want)
 				g.Expect(left).To(BeEquivalentTo(1))
 				g.Expect(d.server.Count()).To(Equal(n + 1))
 				d.pass(1)
 			}
-			d.gets(candidate)
+			d.gets(want)
 			g.Expect(d.server.Count()).To(Equal(10))
-			g.Expect(d.failures.last).To(BeEmpty(), "forgotten with the first success")
+			g.Expect(d.entries).To(BeEmpty(), "forgotten with the first success")
 		})
 	}
 }
@@ -263,10 +243,10 @@ func TestSeveralAttemptsFitIntoWhatIsLeftOfATokensLife(t *testing.T) {
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError, Times: sfmctest.Forever})
 	expires := noon.Add(5 * time.Minute)
 	for d.clock.Now().Before(expires) {
-		candidate := d.candidate(emea, "a")
-		candidate.LifeLeft = expires.Sub(d.clock.Now())
-		_, wait := d.fails(candidate)
-		g.Expect(wait).To(BeNumerically("<=", max(3*time.Second/2, candidate.LifeLeft*3/8)))
+		want := d.want(emea, "a")
+		want.LifeLeft = expires.Sub(d.clock.Now())
+		_, wait := d.fails(want)
+		g.Expect(wait).To(BeNumerically("<=", max(3*time.Second/2, want.LifeLeft*3/8)))
 		d.pass(wait)
 	}
 	g.Expect(d.server.Count()).To(And(BeNumerically(">=", 8), BeNumerically("<=", 60)))
@@ -275,21 +255,22 @@ func TestSeveralAttemptsFitIntoWhatIsLeftOfATokensLife(t *testing.T) {
 func TestAnEndpointThatWasDownForAnHourIsFoundAgainWithinTheCap(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	candidate := d.candidate(emea, "a")
-	d.gets(candidate)
+	want := d.want(emea, "a")
+	d.gets(want)
 	d.server.TakeDown()
+	d.pass(usualLife)
 	for left := d.clock.Now().Add(time.Hour); d.clock.Now().Before(left); {
-		d.clock.SetTime(d.Latest(candidate.Identity).ExpiresAt.Add(d.clock.Now().Sub(noon)))
-		_, wait := d.fails(candidate)
+		_, wait := d.fails(want)
 		d.pass(wait)
 	}
 	g.Expect(d.server.BringUp()).To(Succeed())
-	issued, err := d.obtain(t.Context(), candidate)
+	obtained, err := d.obtain(want)
+	issued := obtained.Token
 	if err != nil {
-		_, wait := d.fails(candidate)
+		_, wait := d.fails(want)
 		g.Expect(wait).To(BeNumerically("<=", 90*time.Second))
 		d.pass(wait)
-		issued = d.gets(candidate)
+		issued = d.gets(want)
 	}
 	g.Expect(issued.ExpiresAt.Sub(d.clock.Now())).To(Equal(usualLife))
 }
@@ -297,7 +278,7 @@ func TestAnEndpointThatWasDownForAnHourIsFoundAgainWithinTheCap(t *testing.T) {
 func TestATokenIsAlwaysAliveHoweverItsLifeShrinksAndGrows(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	candidate := d.candidate(emea, "a")
+	want := d.want(emea, "a")
 	for _, phase := range []struct {
 		life time.Duration
 		most int // tokens in half an hour
@@ -307,7 +288,7 @@ func TestATokenIsAlwaysAliveHoweverItsLifeShrinksAndGrows(t *testing.T) {
 		d.server.ChangeMode(func(m *sfmctest.Mode) { m.ExpiresIn, m.Life = phase.life, phase.life })
 		before := d.server.Issued()
 		for range 1800 {
-			issued := d.gets(candidate)
+			issued := d.gets(want)
 			g.Expect(d.clock.Now()).To(BeTemporally("<", issued.ExpiresAt))
 			d.pass(time.Second)
 		}
@@ -322,7 +303,7 @@ func TestAnEndpointThatIssuesTokensOfOneSecondIsAskedOnceASecondAtMost(t *testin
 	d.server.ChangeMode(func(m *sfmctest.Mode) { m.ExpiresIn = time.Second })
 	for range 200 {
 		for _, object := range []string{"a", "b", "c"} {
-			d.gets(d.candidate(emea, object))
+			d.gets(d.want(emea, object))
 		}
 		d.pass(100 * time.Millisecond)
 	}

@@ -1,64 +1,87 @@
 // Package issuer asks Marketing Cloud for tokens: one request in flight for each identity, no more often than its host
-// and its client bear, and not again too soon after a failure. It knows nothing of Kubernetes.
+// and its client bear, and not again too soon after a failure. Nobody waits in it: who asks is woken when there is an
+// answer. It knows nothing of Kubernetes.
 package issuer
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 	"k8s.io/utils/clock"
 
-	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
+// Client sends one token request.
+type Client interface {
+	RequestToken(ctx context.Context, request sfmc.TokenRequest) (sfmc.Token, *sfmc.Error)
+}
+
 // Options of an issuer.
 type Options struct {
-	Client *sfmc.Client
-	Clock  clock.PassiveClock
+	Client Client
+	Clock  clock.Clock
 	// RequestRate is in token requests to one authentication host per second, after a burst of at least 1.
 	RequestRate  rate.Limit
 	RequestBurst int
+	// MaxInFlight is how many token requests may be under way to one authentication host, and of one tenant. At one
+	// host, a tenant may have three quarters of them, and a client half: none of them takes all. At least 4.
+	MaxInFlight int
 	// Recall returns tokens that were recorded for an identity outside of this process.
 	Recall func(ctx context.Context, identity string) ([]*token.Token, error)
 	// Observe is told of each request that was sent: how it failed, nil if it didn't, and how long it took.
 	Observe func(failed *sfmc.Error, took time.Duration)
+	// Wake is told who should ask again: there is a new token, or nil if the request failed.
+	Wake func(askers []Asker, issued *token.Token)
 }
 
 // Issuer remembers the last token of each identity, and nothing that a restart would miss: the Secrets are the record.
+// What it remembers belongs to askers that exist, or is bounded by time and number.
 type Issuer struct {
 	options Options
-	flight  singleflight.Group
+	kick    chan struct{} // has Run look at the hosts earlier than it planned
+	flights sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
-	tokens   map[string]*token.Token
-	failures *failures
-	slots    *slots
-	swept    time.Time
+	mu         sync.Mutex // guards what follows
+	isStopping bool
+	started    time.Time // when the first one asked
+	tokens     map[string]*token.Token
+	entries    map[string]*entry  // by identity: what is asked for, or failed
+	asked      map[Asker][]*entry // what each one has asked for
+	gates      map[string]*gate   // by client and client secret
+	hosts      map[string]*host
+	inFlight   map[string]int // by tenant
+	landing    int            // requests whose askers are being woken
+	planned    time.Time      // when Run looks at the hosts again
+	swept      time.Time
 }
 
-// Candidate is a token that will do, and why the caller asks for it now.
+// Asker is who asks for a token, and of which tenant: tenants take turns.
+type Asker struct{ Tenant, Name string }
+
+// Want is what an asker asks for: a token of any of the candidates, of which there is one for each client secret.
+type Want struct {
+	Asker
+	Candidates []Candidate
+	// Refused is the identity whose client secret is tried second, since it was refused last.
+	Refused       string
+	RefreshBefore time.Duration
+	// After is when a token was asked for that won't do any more, nor any before it. It is zero unless a person asks.
+	After time.Time
+	// LifeLeft is how long the asker can do without a new token.
+	LifeLeft time.Duration
+	// Causes name the versions of what a person can change. If they are others than before, it is tried again at once.
+	Causes string
+}
+
+// Candidate is a token that will do.
 type Candidate struct {
 	token.IssuedFor
 	Request sfmc.TokenRequest
-	// SecretKey is the key of the client secret in the credentials Secret.
-	SecretKey     string
-	RefreshBefore time.Duration
-	// Rejected is an access token that won't do any more.
-	Rejected string
-	// LifeLeft is how long the caller can do without a new token.
-	LifeLeft time.Duration
-	// Causes are versions of what a person can change, by where. A change since the last failure is asked for at once.
-	Causes map[string]string
-	// Issued is called with a new token, if it was asked for by this candidate.
-	Issued func(context.Context, *token.Token)
 }
 
 // Obtained is what an issuer could do.
@@ -69,32 +92,72 @@ type Obtained struct {
 	Refused string
 }
 
-// New returns an issuer.
+// New returns an issuer. Run must be running.
 func New(options Options) *Issuer {
-	return &Issuer{options: options, tokens: map[string]*token.Token{}, failures: newFailures(),
-		slots: newSlots(options.RequestRate, options.RequestBurst)}
+	return &Issuer{
+		options:  options,
+		kick:     make(chan struct{}, 1),
+		tokens:   map[string]*token.Token{},
+		entries:  map[string]*entry{},
+		asked:    map[Asker][]*entry{},
+		gates:    map[string]*gate{},
+		hosts:    map[string]*host{},
+		inFlight: map[string]int{},
+	}
 }
 
-// Obtain returns a token that serves one of the candidates, of which there is one for each client secret: a token known
-// from this process or recorded outside, else a new one. The secret that was refused last is tried second.
-func (i *Issuer) Obtain(ctx context.Context, candidates []*Candidate, refused string) (Obtained, error) {
-	for _, candidate := range candidates {
-		if err := i.recall(ctx, candidate); err != nil {
-			return Obtained{Refused: refused}, err
+// Ask returns a token that serves one of the candidates, if it is known from this process or recorded outside. Else it
+// has one asked for, and returns a problem: the asker is woken, or comes again when the problem says.
+func (i *Issuer) Ask(ctx context.Context, want *Want) (Obtained, error) {
+	for n := range want.Candidates {
+		if err := i.recall(ctx, &want.Candidates[n]); err != nil {
+			return Obtained{Refused: want.Refused}, err
 		}
 	}
-	if known := i.known(candidates); known != nil {
-		return Obtained{known, refused}, nil
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := i.options.Clock.Now()
+	if i.started.IsZero() {
+		i.started = now
 	}
-	var issued *token.Token
-	var err error
-	for _, candidate := range i.preferred(candidates, refused) {
-		if issued, err = i.obtain(ctx, candidate); !i.isInvalidClient(candidate, err) {
+	i.sweep(now)
+	candidates, refused := i.preferred(want)
+	if held := i.served(want, now); held != nil {
+		i.forget(want.Asker, now)
+		return Obtained{held, refused}, nil
+	}
+	i.keepOnly(want, now)
+	var why error
+	for n, candidate := range candidates {
+		e := i.entryOf(candidate)
+		why = i.await(e, want, candidate, now)
+		// Behind the gate of a dead client secret it waits for either one.
+		if !e.isRefusal(why) && (n == len(candidates)-1 || !e.gate.isHeldAsDead(now)) {
 			break
 		}
 		refused = candidate.Identity
 	}
-	return Obtained{issued, refused}, err
+	return Obtained{Refused: refused}, why
+}
+
+// WhyWaiting returns why an asker waits for what it wanted before; nil if it doesn't, and must ask. Then it has no need
+// to know candidates.
+func (i *Issuer) WhyWaiting(want *Want) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	entries := i.asked[want.Asker]
+	for _, e := range entries {
+		if c := e.claims[want.Asker]; c.isAnswered || c.causes != want.Causes {
+			return nil
+		}
+	}
+	var why error
+	for _, e := range entries {
+		if why = e.pending(want, i.options.Clock.Now()); why == nil || !e.isRefusal(why) {
+			break
+		}
+	}
+	return why
 }
 
 // recall learns a candidate's token from what was recorded outside, after a restart or a change of leader. It must be
@@ -104,133 +167,47 @@ func (i *Issuer) recall(ctx context.Context, candidate *Candidate) error {
 		return nil
 	}
 	recorded, err := i.options.Recall(ctx, candidate.Identity)
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, held := range recorded {
 		if held.Identity == candidate.Identity && held.IsProved(candidate.Request.ClientSecret) {
-			i.learn(held)
+			i.learn(held, i.options.Clock.Now())
 		}
 	}
 	return err
 }
 
-// obtain returns a token that serves a candidate: the one remembered for its identity if that will do, else a new one.
-func (i *Issuer) obtain(ctx context.Context, candidate *Candidate) (*token.Token, error) {
-	for ctx.Err() == nil {
-		led := false
-		result, err, _ := i.flight.Do(candidate.Identity, func() (any, error) {
-			led = true
-			return i.obtainAlone(ctx, candidate)
-		})
-		answer := result.(answer) //nolint:forcetypeassert // obtainAlone returns nothing else
-		switch {
-		case err != nil && (led || i.isAnswered(candidate, answer.isNew)):
-			return nil, err
-		case err != nil:
-			// Whoever led the flight had no reason to ask again. This caller has.
-		case answer.isNew || candidate.isServedBy(answer.token, i.options.Clock.Now()):
-			// A new token is taken even if it is the old one again: asking once more would bring no better one.
-			return answer.token, nil
+// served returns the newest token that serves an asker; nil if there is none. One that was asked for by the asker is
+// taken even if it is due again already: asking once more would bring no better one.
+func (i *Issuer) served(want *Want, now time.Time) *token.Token {
+	var newest *token.Token
+	for _, candidate := range want.Candidates {
+		held := i.tokens[candidate.Identity]
+		if held == nil || newest != nil && !isLater(held, newest, now) ||
+			!held.IssuedAt.After(want.After) && !isInFuture(want.After, now) {
+			continue
+		}
+		if held.IsFresh(now, want.RefreshBefore) || i.isAnswered(want.Asker, candidate.Identity) {
+			newest = held
 		}
 	}
-	return nil, ctx.Err()
+	return newest
 }
 
-// isAnswered reports whether the failure of a flight that another caller led is an answer to this candidate, too: a new
-// one is, an old one unless something has changed since.
-func (i *Issuer) isAnswered(candidate *Candidate, isNew bool) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	failed := i.failures.last[candidate.Identity]
-	if isNew && failed != nil {
-		maps.Copy(failed.answered, candidate.Causes)
+// preferred puts the staged client secret first if the active one is known to be refused, which it returns: by this
+// process, or, before a restart, when the token that the asker holds was asked for.
+func (i *Issuer) preferred(want *Want) (candidates []*Candidate, refused string) {
+	isRefused := func(c *Candidate) bool {
+		gate := i.gates[gateKey(c)]
+		return gate != nil && gate.isRefused || want.Refused == c.Identity
 	}
-	return failed == nil || !failed.differs(candidate.Causes)
-}
-
-// answer is what one flight brought: a new answer of Marketing Cloud's, or one remembered.
-type answer struct {
-	token *token.Token
-	isNew bool
-}
-
-func (c *Candidate) isServedBy(held *token.Token, now time.Time) bool {
-	return held.AccessToken != c.Rejected && held.IsFresh(now, c.RefreshBefore)
-}
-
-// obtainAlone is obtain, while no other goroutine is in it for the same identity.
-func (i *Issuer) obtainAlone(ctx context.Context, candidate *Candidate) (answer, error) {
-	sent := i.options.Clock.Now()
-	if held, err := i.mayAsk(candidate, sent); held != nil || err != nil {
-		return answer{token: held}, err
+	for n := range want.Candidates {
+		candidates = append(candidates, &want.Candidates[n])
 	}
-	// A request that was sent is worth its answer: a shutdown must not lose the token.
-	got, failed := i.options.Client.RequestToken(context.WithoutCancel(ctx), candidate.Request)
-	i.options.Observe(failed, i.options.Clock.Since(sent))
-	if failed != nil {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		return answer{isNew: true}, i.failures.record(candidate, failed, sent, i.options.Clock.Now())
+	if len(candidates) == 2 && isRefused(candidates[0]) && !isRefused(candidates[1]) {
+		return []*Candidate{candidates[1], candidates[0]}, candidates[0].Identity
 	}
-	issued := &token.Token{Token: got, IssuedFor: candidate.IssuedFor, IssuedAt: sent}
-	issued.ExpiresAt = sent.Add(got.ExpiresIn)
-	issued.Proof = issued.Prove(candidate.Request.ClientSecret)
-	i.remember(candidate, issued)
-	candidate.Issued(ctx, issued)
-	return answer{issued, true}, nil
-}
-
-// mayAsk returns the token that is remembered if it will do, else a problem as long as no request may be sent.
-func (i *Issuer) mayAsk(candidate *Candidate, now time.Time) (*token.Token, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if held := i.tokens[candidate.Identity]; held != nil && candidate.isServedBy(held, now) {
-		return held, nil
-	}
-	if err := i.failures.holdBack(candidate, now); err != nil {
-		return nil, err
-	}
-	if err := i.waitForSlot(candidate.IssuedFor, now); err != nil {
-		return nil, err
-	}
-	i.slots.take(candidate.Identity)
-	return nil, nil
-}
-
-// WaitForSlot returns a problem until the identity's slot has come.
-func (i *Issuer) WaitForSlot(issuedFor token.IssuedFor) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.waitForSlot(issuedFor, i.options.Clock.Now())
-}
-
-func (i *Issuer) waitForSlot(issuedFor token.IssuedFor, now time.Time) error {
-	at := i.slots.slotOf(issuedFor, now)
-	if !now.Before(at) {
-		return nil
-	}
-	waiting := problem.New(v1alpha1.ReasonWaitingForTurn, errNoSlot)
-	waiting.RetryAt = at
-	if failed := i.failures.last[issuedFor.Identity]; failed != nil {
-		waiting.Failures = failed.problem.Failures
-	}
-	return waiting
-}
-
-// remember keeps a token that was just issued, and forgets what is over with it.
-func (i *Issuer) remember(candidate *Candidate, issued *token.Token) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.tokens[issued.Identity] = issued
-	i.failures.forget(candidate, issued)
-	i.sweep(i.options.Clock.Now())
-}
-
-// learn remembers a token, unless a newer one of its identity is known.
-func (i *Issuer) learn(held *token.Token) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if known := i.tokens[held.Identity]; known == nil || known.IssuedAt.Before(held.IssuedAt) {
-		i.tokens[held.Identity] = held
-	}
+	return candidates, want.Refused
 }
 
 // Latest returns the token remembered for an identity, nil if there is none.
@@ -240,63 +217,98 @@ func (i *Issuer) Latest(identity string) *token.Token {
 	return i.tokens[identity]
 }
 
-// Newest returns the held token, or one that is remembered instead for its identities; nil if none is held.
-func (i *Issuer) Newest(held *token.Token, aliases []string) *token.Token {
-	if held == nil {
-		return nil
-	}
-	newest := held
-	if latest := i.Latest(held.Identity); latest != nil {
-		newest = latest // if it is the same one, it carries the monotonic clock
-	}
-	for _, alias := range aliases {
-		if latest := i.Latest(alias); latest != nil && latest.IssuedAt.After(newest.IssuedAt) {
-			newest = latest
-		}
-	}
-	return newest
-}
-
-// known returns the newest remembered token that serves one of the candidates; nil if there is none.
-func (i *Issuer) known(candidates []*Candidate) *token.Token {
+// Newest returns the held token, or a later one that is remembered for its identity or one of these; nil if there is
+// none.
+func (i *Issuer) Newest(held *token.Token, identities []string) *token.Token {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	now := i.options.Clock.Now()
-	var newest *token.Token
-	for _, candidate := range candidates {
-		held := i.Latest(candidate.Identity)
-		if held != nil && candidate.isServedBy(held, now) && (newest == nil || held.IssuedAt.After(newest.IssuedAt)) {
-			newest = held
+	if held != nil {
+		identities = append([]string{held.Identity}, identities...)
+	}
+	for _, identity := range identities {
+		// If it is the same one, it carries the monotonic clock.
+		if latest := i.tokens[identity]; latest != nil && (held == nil || !isLater(held, latest, now)) {
+			held = latest
 		}
 	}
-	return newest
+	return held
 }
 
-// preferred puts the staged client secret first if the active one is known to be refused: by this process, or, before a
-// restart, when the token that the caller holds was asked for.
-func (i *Issuer) preferred(candidates []*Candidate, refusedBefore string) []*Candidate {
+// IsForeign reports whether a token was issued to another process while this one was at work: they both do the same.
+func (i *Issuer) IsForeign(held *token.Token) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	isRefused := func(c *Candidate) bool { return i.failures.isRefused(c) || refusedBefore == c.Identity }
-	if len(candidates) == 2 && isRefused(candidates[0]) && !isRefused(candidates[1]) {
-		return []*Candidate{candidates[1], candidates[0]}
+	latest := i.tokens[held.Identity]
+	return !i.started.IsZero() && held.IssuedAt.After(i.started.Add(token.ClockSkew)) &&
+		(latest == nil || isLater(held, latest, i.options.Clock.Now()))
+}
+
+// isLater reports whether a token was issued later than another one. Neither counts if that is in the future.
+func isLater(a, b *token.Token, now time.Time) bool {
+	if isInFuture(a.IssuedAt, now) != isInFuture(b.IssuedAt, now) {
+		return isInFuture(b.IssuedAt, now)
 	}
-	return candidates
+	if !a.IssuedAt.Equal(b.IssuedAt) {
+		return a.IssuedAt.After(b.IssuedAt)
+	}
+	return a.AccessToken > b.AccessToken // two operators must agree
 }
 
-// isInvalidClient reports whether an error is a refusal because of the client's id or secret.
-func (i *Issuer) isInvalidClient(candidate *Candidate, err error) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	failed := i.failures.last[candidate.Identity]
-	return failed != nil && failed.isInvalidClient && errors.Is(err, failed.problem)
+// isInFuture reports whether the wall clock was set back since.
+func isInFuture(at, now time.Time) bool { return token.Until(at, now) > token.ClockSkew }
+
+// learn remembers a token, unless a later one of its identity is known.
+func (i *Issuer) learn(held *token.Token, now time.Time) {
+	if known := i.tokens[held.Identity]; known == nil || isLater(held, known, now) {
+		i.tokens[held.Identity] = held
+	}
 }
 
-// sweep forgets, at most once a minute, what no decision depends on any more.
+// Bounds of what is remembered for nobody who asks, beside those of time.
+const (
+	maxTokens  = 16_384
+	maxEntries = 4_096
+	maxGates   = 4_096
+	// outlasts is how long a failure is remembered after its end, so that the next one goes on counting.
+	outlasts = 10 * time.Minute
+	// gateOutlasts is how long a client secret is remembered after its last request.
+	gateOutlasts = time.Hour
+	sweepEvery   = time.Minute
+)
+
+// sweep forgets, now and then, what no decision depends on any more.
 func (i *Issuer) sweep(now time.Time) {
-	if now.Sub(i.swept) < time.Minute {
+	if now.Sub(i.swept).Abs() < sweepEvery {
 		return
 	}
 	i.swept = now
-	i.failures.sweep(now)
-	i.slots.sweep(now)
-	maps.DeleteFunc(i.tokens, func(_ string, held *token.Token) bool { return now.After(held.ExpiresAt) })
+	sweep(i.tokens, maxTokens, func(held *token.Token) (isOver, isBounded bool) {
+		return !now.Before(held.ExpiresAt), true
+	})
+	for _, e := range sweep(i.entries, maxEntries, func(e *entry) (isOver, isBounded bool) {
+		return e.isOver(now), e.isIdle()
+	}) {
+		e.gate.entries--
+	}
+	sweep(i.gates, maxGates, func(g *gate) (isOver, isBounded bool) {
+		return g.isUnused() && now.After(g.sentAt.Add(gateOutlasts)), g.isUnused()
+	})
+	maps.DeleteFunc(i.hosts, func(_ string, h *host) bool { return h.isOver(now) })
+}
+
+// sweep deletes what is over, and so much of what is bounded that no more than limit of it are left. It returns that.
+func sweep[V any](all map[string]V, limit int, look func(V) (isOver, isBounded bool)) (deleted []V) {
+	bounded := 0
+	for key, value := range all {
+		isOver, isBounded := look(value)
+		if isBounded && !isOver {
+			bounded++
+		}
+		if isOver || isBounded && bounded > limit {
+			deleted = append(deleted, value)
+			delete(all, key)
+		}
+	}
+	return deleted
 }

@@ -2,234 +2,75 @@ package issuer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
-	"golang.org/x/time/rate"
-	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
-const (
-	tenantHost = "mcabcdefghij-0123456789k-lmn.auth.marketingcloudapis.com"
-	hushID     = "journeysclientid00000000"
-	hushSecret = "Zq7hushThisIsTheSecret99"
-	otherID    = "otherclientid00000000000"
-	ownUnit    = "510001000" // owns both packages
-	emea       = "510004567"
-	apac       = "510007777"
-	usualLife  = 1079 * time.Second
-)
-
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-
-// desk is an issuer, the stand-in that it asks, and the one clock of both.
-type desk struct {
-	*Issuer
-	t      *testing.T
-	server *sfmctest.Server
-	clock  *clocktesting.FakePassiveClock
-	// announced counts the calls of Candidate.Issued.
-	announced atomic.Int32
-	// decided is called when an answer was decided, before it is sent.
-	decided atomic.Pointer[func(sfmctest.TokenRequest)]
-
-	// recorded is what is recorded outside of the process, or err is why that can't be read. recalled are the
-	// identities that it was asked about.
-	recorded []*token.Token
-	err      error
-	recalled []string
-
-	mu       sync.Mutex
-	observed []observation
-}
-
-// observation is what Observe is told of one request.
-type observation struct {
-	failed *sfmc.Error
-	took   time.Duration
-}
-
-func openDesk(t *testing.T) *desk {
-	t.Helper()
-	d := &desk{t: t, clock: clocktesting.NewFakePassiveClock(noon)}
-	installed := func(clientID string) sfmctest.Package {
-		return sfmctest.Package{ClientID: clientID, ClientSecret: hushSecret, AccountID: ownUnit,
-			AccountIDs: []string{emea, apac}, Scopes: []string{"email_read"}}
-	}
-	d.server = sfmctest.Start(t, sfmctest.Options{
-		Clock:    d.clock,
-		Packages: []sfmctest.Package{installed(hushID), installed(otherID)},
-		OnTokenRequest: func(r sfmctest.TokenRequest) {
-			if decided := d.decided.Load(); decided != nil {
-				(*decided)(r)
-			}
-		},
-	})
-	d.restart(rate.Inf, 1)
-	return d
-}
-
-// restart replaces the issuer by one that remembers nothing.
-func (d *desk) restart(limit rate.Limit, burst int) {
-	d.t.Helper()
-	client, err := sfmc.NewClient(d.server.CACert(), d.clock)
-	NewWithT(d.t).Expect(err).NotTo(HaveOccurred())
-	d.t.Cleanup(client.CloseIdleConnections)
-	d.Issuer = New(Options{
-		Client: client, Clock: d.clock, RequestRate: limit, RequestBurst: burst,
-		Recall: d.recallRecorded, Observe: d.observe,
-	})
-}
-
-func (d *desk) recallRecorded(_ context.Context, identity string) ([]*token.Token, error) {
-	d.recalled = append(d.recalled, identity)
-	return d.recorded, d.err
-}
-
-func (d *desk) observe(failed *sfmc.Error, took time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.observed = append(d.observed, observation{failed, took})
-}
-
-func (d *desk) pass(by time.Duration) { d.clock.SetTime(d.clock.Now().Add(by)) }
-
-// candidate is one for a business unit, by the object of that name.
-func (d *desk) candidate(account, object string) *Candidate {
-	return d.candidateOf(hushID, account, object)
-}
-
-func (d *desk) candidateOf(client, account, object string) *Candidate {
-	return d.candidateWith(hushSecret, client, account, object)
-}
-
-func (d *desk) candidateWith(secret, client, account, object string) *Candidate {
-	request := sfmc.TokenRequest{AuthHost: d.server.Host(), ClientID: client, ClientSecret: secret, AccountID: account}
-	return &Candidate{
-		IssuedFor: token.Identify(request), Request: request, RefreshBefore: 5 * time.Minute,
-		Causes: map[string]string{"credentials": "1", "object " + object: "1"},
-		Issued: func(context.Context, *token.Token) { d.announced.Add(1) },
-	}
-}
-
-// gets asks for a token and expects one that is alive, in the right business unit.
-func (d *desk) gets(candidate *Candidate) *token.Token {
-	d.t.Helper()
-	issued, err := d.obtain(d.t.Context(), candidate)
-	NewWithT(d.t).Expect(err).NotTo(HaveOccurred())
-	d.expectAlive(issued, candidate.AccountID)
-	return issued
-}
-
-func (d *desk) expectAlive(issued *token.Token, account string) {
-	d.t.Helper()
-	g := NewWithT(d.t)
-	of, alive := d.server.Check(issued.AccessToken)
-	g.Expect(alive).To(BeTrue())
-	if account != "" {
-		g.Expect(of).To(Equal(account))
-	}
-}
-
-// fails asks for a token, expects none, and returns how long to wait.
-func (d *desk) fails(candidate *Candidate) (*problem.Problem, time.Duration) {
-	d.t.Helper()
-	g := NewWithT(d.t)
-	issued, err := d.obtain(d.t.Context(), candidate)
-	g.Expect(err).To(HaveOccurred(), "a token was issued or remembered")
-	g.Expect(issued).To(BeNil())
-	failed := d.problemOf(err)
-	return failed, failed.RetryAt.Sub(d.clock.Now())
-}
-
-// problemOf is the problem that err is, whose reason is that of the failed request.
-func (d *desk) problemOf(err error) *problem.Problem {
-	d.t.Helper()
-	g := NewWithT(d.t)
-	var failed *problem.Problem
-	g.Expect(errors.As(err, &failed)).To(BeTrue(), "%v", err)
-	if kind := kindOf(err); kind != "" {
-		g.Expect(failed.Reason).To(Equal(reasons[kind]))
-	}
-	return failed
-}
-
-// kindOf is the kind of the failed request that err is about, empty if it is about none.
-func kindOf(err error) sfmc.Kind {
-	var failed *sfmc.Error
-	if errors.As(err, &failed) {
-		return failed.Kind
-	}
-	return ""
-}
-
-// living is a token that was issued then, for so long.
-func living(identity string, at time.Time, life time.Duration) *token.Token {
-	return &token.Token{
-		Token:     sfmc.Token{AccessToken: "token", TokenType: "Bearer", ExpiresIn: life},
-		IssuedFor: token.IssuedFor{Identity: identity},
-		IssuedAt:  at,
-		ExpiresAt: at.Add(life),
+// held has all answers wait until the returned function is called, which waits for their end.
+func (d *desk) held() (release func()) {
+	gate := make(chan struct{})
+	hold := func(sfmctest.TokenRequest) { <-gate }
+	d.decided.Store(&hold)
+	return func() {
+		d.decided.Store(nil)
+		close(gate)
+		d.settle()
 	}
 }
 
 func TestAllWhoWantOneTokenShareOneRequest(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	var started, done sync.WaitGroup
-	started.Add(50)
-	hold := func(sfmctest.TokenRequest) { started.Wait() } // the answer waits for everyone
-	d.decided.Store(&hold)
-	tokens, errs := make([]*token.Token, 50), make([]error, 50)
-	for i := range tokens {
-		done.Go(func() {
-			candidate := d.candidate(emea, fmt.Sprint(i))
-			started.Done()
-			tokens[i], errs[i] = d.obtain(t.Context(), candidate)
-		})
+	release := d.held()
+	var wants []*Want
+	for i := range 50 {
+		wants = append(wants, d.want(emea, fmt.Sprint(i)))
+		_, err := d.Ask(t.Context(), wants[i])
+		g.Expect(err).To(MatchError(errUnderWay))
+		g.Expect(d.problemOf(err).IsWoken).To(BeTrue())
 	}
-	done.Wait()
-	for i := range tokens {
-		g.Expect(errs[i]).NotTo(HaveOccurred())
-		g.Expect(tokens[i].AccessToken).To(Equal(tokens[0].AccessToken))
+	release()
+	g.Expect(d.Untaken()).To(HaveLen(50))
+	first := d.gets(wants[0])
+	for _, want := range wants {
+		g.Expect(d.woken(want.Asker)).To(Equal(1))
+		g.Expect(d.gets(want)).To(BeIdenticalTo(first))
 	}
+	g.Expect(d.Untaken()).To(BeEmpty())
 	g.Expect(d.server.Count()).To(Equal(1))
-	g.Expect(d.announced.Load()).To(BeEquivalentTo(1))
+	g.Expect(d.wakes).To(HaveLen(1))
 }
 
 func TestAllWhoWantOneTokenShareOneRefusal(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InvalidClient, Times: sfmctest.Forever})
-	var started, done sync.WaitGroup
-	started.Add(50)
-	hold := func(sfmctest.TokenRequest) { started.Wait() }
-	d.decided.Store(&hold)
-	errs := make([]error, 50)
-	for i := range errs {
-		done.Go(func() {
-			candidate := d.candidate(emea, fmt.Sprint(i))
-			started.Done()
-			_, errs[i] = d.obtain(t.Context(), candidate)
-		})
+	release := d.held()
+	var wants []*Want
+	for i := range 50 {
+		wants = append(wants, d.want(emea, fmt.Sprint(i)))
+		_, err := d.Ask(t.Context(), wants[i])
+		g.Expect(err).To(MatchError(errUnderWay))
 	}
-	done.Wait()
-	for _, err := range errs {
-		g.Expect(kindOf(err)).To(Equal(sfmc.Refused))
-		_ = d.problemOf(err)
+	release()
+	for _, want := range wants {
+		g.Expect(d.woken(want.Asker)).To(Equal(1))
+		why := d.WhyWaiting(want)
+		failed, wait := d.fails(want)
+		g.Expect(failed).To(Equal(why))
+		g.Expect(kindOf(failed)).To(Equal(sfmc.Refused))
+		g.Expect(wait).To(Equal(2 * time.Minute))
 	}
 	g.Expect(d.server.Count()).To(Equal(1))
-	g.Expect(d.announced.Load()).To(BeZero())
+	g.Expect(d.issued()).To(BeEmpty())
 }
 
 func TestATokenHasAllThatMustBeRememberedOfIt(t *testing.T) {
@@ -237,36 +78,30 @@ func TestATokenHasAllThatMustBeRememberedOfIt(t *testing.T) {
 	d := openDesk(t)
 	slow := func(sfmctest.TokenRequest) { d.pass(20 * time.Second) } // the answer takes its time
 	d.decided.Store(&slow)
-	candidate := d.candidate(emea, "a")
-	issued := d.gets(candidate)
+	want := d.want(emea, "a")
+	issued := d.gets(want)
 	g.Expect(issued.IssuedAt).To(Equal(noon), "counted from when the request was sent")
 	g.Expect(issued.ExpiresAt).To(Equal(noon.Add(usualLife)))
-	g.Expect(issued.IssuedFor).To(Equal(candidate.IssuedFor))
+	g.Expect(issued.IssuedFor).To(Equal(want.Candidates[0].IssuedFor))
 	g.Expect(issued.Proof).To(Equal(issued.Prove(hushSecret)))
-	g.Expect(d.Latest(candidate.Identity)).To(Equal(issued))
+	g.Expect(d.Latest(identity(want))).To(Equal(issued))
 	g.Expect(d.Latest("another")).To(BeNil())
 }
 
 func TestWhoeverAskedForATokenIsToldOfItOnceEveryoneFindsIt(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	var told, found []*token.Token
-	asks := func() *Candidate {
-		candidate := d.candidate(emea, "a")
-		candidate.Issued = func(ctx context.Context, issued *token.Token) {
-			g.Expect(ctx).To(Equal(t.Context()))
-			told, found = append(told, issued), append(found, d.Latest(candidate.Identity))
-		}
-		return candidate
-	}
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError})
-	_, wait := d.fails(asks())
-	g.Expect(told).To(BeEmpty(), "there was none")
+	a, b := d.want(emea, "a"), d.want(emea, "b")
+	_, wait := d.fails(a)
+	_, _ = d.fails(b)
+	g.Expect(d.issued()).To(BeEmpty(), "there was none")
 	d.pass(wait)
-	first := d.gets(asks())
-	g.Expect(d.gets(asks())).To(Equal(first))
-	g.Expect(told).To(Equal([]*token.Token{first}))
-	g.Expect(found).To(Equal(told))
+	first := d.gets(a)
+	g.Expect(d.gets(a)).To(Equal(first))
+	g.Expect(d.issued()).To(Equal([]*token.Token{first}))
+	g.Expect(d.wakes).To(HaveLen(2))
+	g.Expect(d.wakes[1]).To(Equal(wake{[]Asker{a.Asker, b.Asker}, first, first}), "b, too, whose request failed")
 }
 
 func TestEachRequestIsObservedAndNothingElse(t *testing.T) {
@@ -275,12 +110,12 @@ func TestEachRequestIsObservedAndNothingElse(t *testing.T) {
 	slow := func(sfmctest.TokenRequest) { d.pass(3 * time.Second) }
 	d.decided.Store(&slow)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InvalidClient})
-	candidate := d.candidate(emea, "a")
-	_, _ = d.fails(candidate)
-	_, _ = d.fails(candidate)
+	want := d.want(emea, "a")
+	_, _ = d.fails(want)
+	_, _ = d.fails(want)
 	d.pass(2 * time.Minute)
-	d.gets(candidate)
-	d.gets(candidate)
+	d.gets(want)
+	d.gets(want)
 	g.Expect(d.server.Count()).To(Equal(2))
 	g.Expect(d.observed).To(HaveLen(2))
 	g.Expect(d.observed[0].failed).To(HaveField("Kind", sfmc.Refused))
@@ -293,28 +128,28 @@ func TestEachRequestIsObservedAndNothingElse(t *testing.T) {
 func TestARememberedTokenIsServedUntilItIsToBeReplaced(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	candidate := d.candidate(emea, "a")
-	first := d.gets(candidate)
-	at := first.RefreshAt(candidate.RefreshBefore)
-	d.clock.SetTime(at.Add(-1))
-	g.Expect(d.gets(d.candidate(emea, "b"))).To(Equal(first))
+	want := d.want(emea, "a")
+	first := d.gets(want)
+	at := first.RefreshAt(want.RefreshBefore)
+	d.setTime(at.Add(-1))
+	g.Expect(d.gets(d.want(emea, "b"))).To(Equal(first))
 	g.Expect(d.server.Count()).To(Equal(1))
-	d.clock.SetTime(at)
-	second := d.gets(candidate)
+	d.setTime(at)
+	second := d.gets(want)
 	g.Expect(second.AccessToken).NotTo(Equal(first.AccessToken))
-	g.Expect(d.gets(d.candidate(emea, "b"))).To(Equal(second))
+	g.Expect(d.gets(d.want(emea, "b"))).To(Equal(second))
 	g.Expect(d.server.Count()).To(Equal(2))
-	g.Expect(d.announced.Load()).To(BeEquivalentTo(2))
+	g.Expect(d.issued()).To(HaveLen(2))
 }
 
 func TestEachIdentityHasATokenOfItsOwn(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	seen := map[string]bool{}
-	for _, candidate := range []*Candidate{
-		d.candidate(emea, "a"), d.candidate(apac, "a"), d.candidate("", "a"), d.candidateOf(otherID, emea, "a"),
+	for _, want := range []*Want{
+		d.want(emea, "a"), d.want(apac, "a"), d.want("", "a"), d.wantOf(otherID, emea, "a"),
 	} {
-		seen[d.gets(candidate).AccessToken] = true
+		seen[d.gets(want).AccessToken] = true
 	}
 	g.Expect(seen).To(HaveLen(4))
 	g.Expect(d.server.Count()).To(Equal(4))
@@ -323,15 +158,29 @@ func TestEachIdentityHasATokenOfItsOwn(t *testing.T) {
 func TestATokenThatWontDoAnyMoreIsReplacedOnceForAll(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	first := d.gets(d.candidate(emea, "a"))
-	again := d.candidate(emea, "a")
-	again.Rejected = first.AccessToken
+	first := d.gets(d.want(emea, "a"))
+	again := d.want(emea, "a")
+	again.After = first.IssuedAt
 	second := d.gets(again)
 	g.Expect(second.AccessToken).NotTo(Equal(first.AccessToken))
-	another := d.candidate(emea, "b")
-	another.Rejected, another.Causes = first.AccessToken, map[string]string{"object b": "2"}
+	another := d.want(emea, "b")
+	another.After, another.Causes = first.IssuedAt, "2"
 	g.Expect(d.gets(another)).To(Equal(second), "another who saw the first one fail")
-	g.Expect(d.gets(d.candidate(emea, "c"))).To(Equal(second))
+	g.Expect(d.gets(d.want(emea, "c"))).To(Equal(second))
+	g.Expect(d.server.Count()).To(Equal(2))
+}
+
+func TestATokenThatWontDoAnyMoreIsReplacedEvenIfItWasNotTaken(t *testing.T) {
+	g := NewWithT(t)
+	d := openDesk(t)
+	want := d.want(emea, "a")
+	release := d.held()
+	_, err := d.Ask(t.Context(), want)
+	g.Expect(err).To(MatchError(errUnderWay))
+	release()
+	first := d.Latest(identity(want)) // it is in the Secret, for the sake of another who shares it
+	want.After = first.IssuedAt
+	g.Expect(d.gets(want).AccessToken).NotTo(Equal(first.AccessToken))
 	g.Expect(d.server.Count()).To(Equal(2))
 }
 
@@ -341,21 +190,13 @@ func TestAnEndpointThatAlwaysIssuesTheSameTokenIsNotAskedInALoop(t *testing.T) {
 	d.server.AddFaults(sfmctest.Fault{
 		Fields: map[string]string{"access_token": `"always-the-same"`}, Times: sfmctest.Forever,
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	enough := func(sfmctest.TokenRequest) {
-		if d.server.Count() > 5 {
-			cancel()
-		}
-	}
-	d.decided.Store(&enough)
-	candidate := d.candidate(emea, "a")
-	_, err := d.obtain(ctx, candidate)
+	want := d.want(emea, "a")
+	first, err := d.obtain(want)
 	g.Expect(err).NotTo(HaveOccurred())
-	candidate.Rejected = "always-the-same"
-	_, err = d.obtain(ctx, candidate)
+	want.After = first.Token.IssuedAt
+	_, err = d.obtain(want)
+	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(d.server.Count()).To(Equal(2), "one request for the refresh that was asked for")
-	g.Expect(err).NotTo(HaveOccurred())
 }
 
 func TestAShutdownLosesNoTokenThatWasAskedFor(t *testing.T) {
@@ -364,30 +205,36 @@ func TestAShutdownLosesNoTokenThatWasAskedFor(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stop := func(sfmctest.TokenRequest) { cancel() }
 	d.decided.Store(&stop)
-	issued, err := d.obtain(ctx, d.candidate(emea, "a"))
-	g.Expect(err).NotTo(HaveOccurred())
-	d.expectAlive(issued, emea)
+	var running sync.WaitGroup
+	running.Go(func() { d.Run(ctx) })
+	want := d.want(emea, "a")
+	_, err := d.Ask(t.Context(), want)
+	g.Expect(err).To(MatchError(errUnderWay))
+	running.Wait()
+	g.Expect(d.issued()).To(HaveLen(1))
+	d.expectAlive(d.issued()[0], emea)
+	g.Expect(d.gets(want)).To(Equal(d.issued()[0]))
 
-	_, err = d.obtain(ctx, d.candidate(apac, "a"))
-	g.Expect(err).To(MatchError(context.Canceled))
+	_, err = d.Ask(t.Context(), d.want(apac, "a"))
+	g.Expect(err).To(MatchError(errNoSlot))
 	g.Expect(d.server.Count()).To(Equal(1), "none is asked for after it")
 }
 
 func TestATokenThatIsLearntIsServedUnlessANewerOneIsKnown(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	candidate := d.candidate(emea, "a")
+	want := d.want(emea, "a")
 	issuedAt := func(at time.Time, text string) *token.Token {
-		held := living(candidate.Identity, at, usualLife)
+		held := living(identity(want), at, usualLife)
 		held.AccessToken = text
 		return held
 	}
-	d.learn(issuedAt(noon.Add(-time.Minute), "older"))
-	d.learn(issuedAt(noon, "newest"))
-	d.learn(issuedAt(noon.Add(-2*time.Minute), "oldest"))
-	served, err := d.obtain(t.Context(), candidate)
+	d.learn(issuedAt(noon.Add(-time.Minute), "older"), noon)
+	d.learn(issuedAt(noon, "newest"), noon)
+	d.learn(issuedAt(noon.Add(-2*time.Minute), "oldest"), noon)
+	served, err := d.obtain(want)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(served.AccessToken).To(Equal("newest"))
+	g.Expect(served.Token.AccessToken).To(Equal("newest"))
 	g.Expect(d.server.Count()).To(BeZero())
 }
 
@@ -405,29 +252,29 @@ func TestAHeldTokenIsTheNewestUntilALaterOneIsKnownForItsIdentities(t *testing.T
 	g.Expect(newest()).To(BeIdenticalTo(held), "none is known at all")
 
 	same := called("held", "own", noon)
-	d.learn(same)
+	d.learn(same, noon)
 	g.Expect(newest()).To(BeIdenticalTo(same), "the same one, with the monotonic clock if it was issued here")
 
-	d.learn(called("earlier", "alias", noon.Add(-1)))
-	d.learn(called("foreign", "foreign", noon.Add(time.Minute)))
+	d.learn(called("earlier", "alias", noon.Add(-1)), noon)
+	d.learn(called("foreign", "foreign", noon.Add(time.Minute)), noon)
 	g.Expect(newest()).To(BeIdenticalTo(same))
 	byAlias := called("by alias", "alias", noon.Add(1))
-	d.learn(byAlias)
+	d.learn(byAlias, noon)
 	g.Expect(newest()).To(BeIdenticalTo(byAlias), "one was issued to the other client secret since")
 	g.Expect(d.Newest(held, nil)).To(BeIdenticalTo(same), "which isn't one of the package any more")
 	next := called("next", "own", noon.Add(2))
-	d.learn(next)
+	d.learn(next, noon)
 	g.Expect(newest()).To(BeIdenticalTo(next))
 }
 
 func TestATokenThatWasIssuedAfterTheWallClockWasSetBackIsTheNewestAllTheSame(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	candidate := d.candidate(emea, "a")
-	held := d.gets(candidate)
+	want := d.want(emea, "a")
+	held := d.gets(want)
 	d.pass(-20 * time.Second) // less than another replica's clock may differ by
-	candidate.Rejected = held.AccessToken
-	next := d.gets(candidate)
+	want.After = held.IssuedAt
+	next := d.gets(want)
 	g.Expect(next.AccessToken).NotTo(Equal(held.AccessToken))
 	g.Expect(d.Newest(held, nil)).To(BeIdenticalTo(next), "else whoever shares it keeps one that may be invalid")
 }

@@ -1,7 +1,7 @@
 package issuer
 
 import (
-	"sync"
+	"fmt"
 	"testing"
 	"time"
 
@@ -23,32 +23,62 @@ func TestAThrottledClientIsPausedAsAWholeAndNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			d := openDesk(t)
-			served := d.gets(d.candidate("", "a"))
+			served := d.gets(d.want("", "a"))
 			d.server.AddFaults(fault)
-			_, wait := d.fails(d.candidate(emea, "a"))
-			g.Expect(wait).To(Equal(90 * time.Second))
-			failed, wait := d.fails(d.candidate(apac, "b"))
-			g.Expect(wait).To(Equal(90 * time.Second))
+			throttled := d.isHeld(d.want(emea, "a"))
+			g.Expect(throttled.Failures).To(Equal(1))
+			g.Expect(kindOf(throttled)).To(Equal(sfmc.Throttled))
+			failed := d.isHeld(d.want(apac, "b"))
 			g.Expect(kindOf(failed)).To(Equal(sfmc.Throttled))
 			g.Expect(d.server.Count()).To(Equal(2))
-			g.Expect(d.gets(d.candidate("", "c"))).To(Equal(served), "a remembered token needs no request")
+			g.Expect(d.gets(d.want("", "c"))).To(Equal(served), "a remembered token needs no request")
 
-			d.gets(d.candidateOf(otherID, emea, "a"))
+			d.gets(d.wantOf(otherID, emea, "a"))
 			g.Expect(d.server.Count()).To(Equal(3), "another client")
 
-			fixed := d.candidate(emea, "a")
-			fixed.Causes = map[string]string{"credentials": "2", "object a": "2"}
-			_, _ = d.fails(fixed)
-			g.Expect(d.server.Count()).To(Equal(3), "a change doesn't end a pause")
-
 			d.pass(90*time.Second - 1)
-			_, _ = d.fails(d.candidate(emea, "a"))
-			_, _ = d.fails(d.candidate(apac, "b"))
+			_ = d.isHeld(d.want(emea, "a"))
+			_ = d.isHeld(d.want(apac, "b"))
 			g.Expect(d.server.Count()).To(Equal(3))
 			d.pass(1)
-			d.gets(d.candidate(emea, "a"))
-			d.gets(d.candidate(apac, "b"))
+			d.settle()
 			g.Expect(d.server.Count()).To(Equal(5))
+			d.gets(d.want(emea, "a"))
+			d.gets(d.want(apac, "b"))
+			g.Expect(d.server.Count()).To(Equal(5))
+		})
+	}
+}
+
+func TestAChangeOrARefreshThatIsAskedForEndsAPauseOnceIn30Seconds(t *testing.T) {
+	for name, ask := range map[string]func(want *Want, n int){
+		"a change": func(want *Want, n int) { want.Causes = fmt.Sprint("changed ", n) },
+		"a refresh of a token that nobody else waits for": func(want *Want, n int) {
+			want.Name, want.After = fmt.Sprint(n), noon
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			d := openDesk(t)
+			d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.RateLimited, RetryAfter: 10 * time.Minute, Times: 3})
+			want := d.want(emea, "a")
+			_ = d.isHeld(want)
+			ask(want, 1)
+			_ = d.isHeld(want)
+			g.Expect(d.server.Count()).To(Equal(2))
+			ask(want, 2)
+			_ = d.isHeld(want)
+			g.Expect(d.server.Count()).To(Equal(2), "not again within 30 s")
+			d.pass(demandFloor - 1)
+			g.Expect(d.server.Count()).To(Equal(2))
+			d.pass(1)
+			d.settle()
+			g.Expect(d.server.Count()).To(Equal(3))
+			_ = d.isHeld(want)
+			d.pass(demandFloor)
+			ask(want, 3)
+			d.gets(want)
+			g.Expect(d.server.Count()).To(Equal(4))
 		})
 	}
 }
@@ -57,7 +87,7 @@ func TestABlockedClientIsPausedForAMinuteDoublingToTen(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.Blocked, Times: sfmctest.Forever})
-	sent := d.requestsDuring(time.Hour, d.candidate(emea, "a"), d.candidate(apac, "b"))
+	sent := d.requestsDuring(time.Hour, d.want(emea, "a"), d.want(apac, "b"))
 	g.Expect(sent).To(Equal(minutes(0, 1, 3, 7, 15, 25, 35, 45, 55)))
 }
 
@@ -65,45 +95,54 @@ func TestAPauseThatIsOverIsForgottenWithTheFirstToken(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.Blocked, Times: 3})
-	d.requestsDuring(10*time.Minute, d.candidate(emea, "a"))
+	d.requestsDuring(10*time.Minute, d.want(emea, "a"))
 	g.Expect(d.server.Issued()).To(Equal(1))
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.Blocked})
-	_, wait := d.fails(d.candidate(apac, "a"))
-	g.Expect(wait).To(Equal(time.Minute), "it begins anew")
+	_ = d.isHeld(d.want(apac, "a"))
+	g.Expect(d.requestsDuring(2*time.Minute)).To(Equal([]int{60}), "it begins anew")
 }
 
 // underway sends a request whose answer is held back until the returned function is called, which waits for its end.
-func (d *desk) underway(candidate *Candidate) func() error {
+func (d *desk) underway(want *Want) (end func() error) {
 	d.t.Helper()
-	release, before := make(chan struct{}), d.server.Count()
+	release := make(chan struct{})
 	hold := func(r sfmctest.TokenRequest) {
-		if r.AccountID == candidate.AccountID {
+		if r.AccountID == want.Candidates[0].AccountID {
 			<-release
 		}
 	}
 	d.decided.Store(&hold)
-	var done sync.WaitGroup
-	var err error
-	done.Go(func() { _, err = d.obtain(d.t.Context(), candidate) })
+	before := d.server.Count()
+	_, err := d.Ask(d.t.Context(), want)
+	NewWithT(d.t).Expect(err).To(MatchError(errUnderWay))
 	NewWithT(d.t).Eventually(d.server.Count).Should(Equal(before + 1))
 	return func() error {
 		close(release)
-		done.Wait()
+		d.settle()
+		_, err := d.Ask(d.t.Context(), want)
 		return err
 	}
+}
+
+// heldBack sends a request while another one is under way, and expects its client to be held back since it failed.
+func (d *desk) heldBack(want *Want) {
+	d.t.Helper()
+	before := d.woken(want.Asker)
+	_, _ = d.Ask(d.t.Context(), want)
+	NewWithT(d.t).Eventually(d.woken).WithArguments(want.Asker).Should(BeNumerically(">", before))
+	_, err := d.Ask(d.t.Context(), want)
+	NewWithT(d.t).Expect(kindOf(err)).To(Equal(sfmc.Throttled))
 }
 
 func TestATokenThatWasUnderwayDoesNotEndThePauseOfItsClient(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{AccountID: apac, Refusal: sfmctest.RateLimited, RetryAfter: 90 * time.Second})
-	end := d.underway(d.candidate(emea, "a"))
-	_, _ = d.fails(d.candidate(apac, "b"))
+	end := d.underway(d.want(emea, "a"))
+	d.heldBack(d.want(apac, "b"))
 	g.Expect(end()).To(Succeed())
-	d.pass(time.Minute)
-	_, wait := d.fails(d.candidate("", "c"))
-	g.Expect(wait).To(Equal(30 * time.Second))
-	g.Expect(d.server.Count()).To(Equal(2), "no request before Retry-After")
+	_ = d.isHeld(d.want("", "c"))
+	g.Expect(d.requestsDuring(91*time.Second)).To(Equal([]int{90, 90}), "no request before Retry-After")
 }
 
 func TestAnAnswerThatWasUnderwayDoesNotShortenThePauseOfItsClient(t *testing.T) {
@@ -113,49 +152,56 @@ func TestAnAnswerThatWasUnderwayDoesNotShortenThePauseOfItsClient(t *testing.T) 
 		sfmctest.Fault{AccountID: apac, Refusal: sfmctest.RateLimited, RetryAfter: 90 * time.Second},
 		sfmctest.Fault{AccountID: emea, Refusal: sfmctest.RateLimited, RetryAfter: 5 * time.Second},
 	)
-	end := d.underway(d.candidate(emea, "a"))
-	_, _ = d.fails(d.candidate(apac, "b"))
+	end := d.underway(d.want(emea, "a"))
+	d.heldBack(d.want(apac, "b"))
 	g.Expect(end()).NotTo(Succeed())
-	d.pass(time.Minute)
 	for _, account := range []string{emea, apac, ""} {
-		_, wait := d.fails(d.candidate(account, "c"))
-		g.Expect(wait).To(Equal(30 * time.Second))
+		_ = d.isHeld(d.want(account, "c"))
 	}
-	g.Expect(d.server.Count()).To(Equal(2), "no request before the later Retry-After")
+	sent := d.requestsDuring(91 * time.Second)
+	g.Expect(sent).To(Equal([]int{90, 90, 90}), "no request before the later Retry-After")
 }
 
 func TestRequestsThatAreBlockedTogetherAreOneFailureOfTheirClient(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.Blocked, Times: 2})
-	end := d.underway(d.candidate(emea, "a"))
-	_, _ = d.fails(d.candidate(apac, "b"))
+	end := d.underway(d.want(emea, "a"))
+	d.heldBack(d.want(apac, "b"))
 	g.Expect(end()).NotTo(Succeed())
-	_, wait := d.fails(d.candidate("", "c"))
-	g.Expect(wait).To(Equal(time.Minute), "one pause of a minute, not a second one twice as long")
+	_ = d.isHeld(d.want("", "c"))
+	sent := d.requestsDuring(2 * time.Minute)
+	g.Expect(sent).To(Equal([]int{60, 60, 60}), "one pause of a minute, not a second one twice as long")
 }
 
 func TestWhatNoDecisionDependsOnIsForgotten(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)
-	sizes := func() []int { return []int{len(d.tokens), len(d.failures.last), len(d.failures.pauses)} }
-	d.gets(d.candidate(emea, "a"))
+	sizes := func() []int {
+		return []int{len(d.tokens), len(d.entries), len(d.gates), len(d.Issuer.asked), len(d.hosts)}
+	}
+	d.gets(d.want(emea, "a"))
 	d.server.AddFaults(
 		sfmctest.Fault{AccountID: apac, Refusal: sfmctest.InvalidClient},
 		sfmctest.Fault{ClientID: otherID, Refusal: sfmctest.Blocked},
 	)
-	_, _ = d.fails(d.candidate(apac, "a"))
-	_, _ = d.fails(d.candidateOf(otherID, emea, "a"))
-	g.Expect(sizes()).To(Equal([]int{1, 2, 1}))
+	refused, blocked := d.want(apac, "a"), d.wantOf(otherID, emea, "b")
+	_, _ = d.fails(refused)
+	_ = d.isHeld(blocked)
+	g.Expect(sizes()).To(Equal([]int{1, 2, 2, 2, 1}))
 
-	d.pass(2 * time.Minute)
-	own := d.gets(d.candidate("", "a"))
-	g.Expect(sizes()).To(Equal([]int{2, 2, 1}), "all of it may be needed yet")
+	d.pass(time.Minute)
+	d.settle()
+	d.gets(blocked)
+	d.Forget(refused.Asker)
+	own := d.gets(d.want("", "a"))
+	g.Expect(sizes()).To(Equal([]int{3, 1, 2, 0, 1}), "all of it may be needed yet")
 
-	d.pass(time.Hour)
-	next := d.gets(d.candidate("", "a"))
-	g.Expect(d.tokens).To(HaveLen(1))
-	g.Expect(d.Latest(own.Identity)).To(Equal(next))
-	g.Expect(d.failures.last).To(BeEmpty())
-	g.Expect(d.failures.pauses).To(BeEmpty())
+	d.pass(time.Hour + 2*time.Minute)
+	next := d.gets(d.want("", "a"))
+	g.Expect(next).NotTo(Equal(own))
+	g.Expect(sizes()).To(Equal([]int{1, 0, 1, 0, 1}))
+	d.Forget(d.want("", "a").Asker)
+	d.pass(time.Hour + 2*time.Minute)
+	g.Expect(sizes()).To(Equal([]int{0, 0, 0, 0, 0}))
 }

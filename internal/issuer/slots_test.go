@@ -9,7 +9,6 @@ import (
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
-	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
 // openSlowDesk is a desk that sends a request each ten seconds, after a burst.
@@ -20,58 +19,63 @@ func openSlowDesk(t *testing.T, burst int) *desk {
 	return d
 }
 
-func TestWhoeverWaitsForASlotIsToldWhenItComesAndItIsKept(t *testing.T) {
+func TestWhoeverWaitsForASlotIsWokenAndSaysSoAfter10Seconds(t *testing.T) {
 	g := NewWithT(t)
 	d := openSlowDesk(t, 1)
-	first, second := d.candidate(emea, "a"), d.candidate(apac, "a")
-	d.gets(d.candidate("", "a"))
-	for range 3 {
-		waiting, wait := d.fails(first)
+	first, second := d.want(emea, "a"), d.want(apac, "a")
+	d.gets(d.want("", "a"))
+	for _, want := range []*Want{first, second} {
+		waiting, wait := d.fails(want)
 		g.Expect(waiting.Reason).To(Equal(v1alpha1.ReasonWaitingForTurn))
 		g.Expect(waiting.Failures).To(BeZero())
-		g.Expect(wait).To(Equal(10 * time.Second))
-		_, wait = d.fails(second)
-		g.Expect(wait).To(Equal(20 * time.Second))
+		g.Expect(waiting.IsWoken).To(BeTrue())
+		g.Expect(wait).To(Equal(worthTelling))
 	}
-	g.Expect(d.WaitForSlot(token.IssuedFor{AuthHost: "another host", Identity: "x"})).To(Succeed())
-	g.Expect(d.WaitForSlot(first.IssuedFor)).NotTo(Succeed(), "it is the same slot")
-
 	d.pass(10 * time.Second)
-	g.Expect(d.WaitForSlot(first.IssuedFor)).To(Succeed())
+	d.settle()
+	g.Expect(d.woken(first.Asker)).To(Equal(1))
 	d.gets(first)
-	_, wait := d.fails(second)
-	g.Expect(wait).To(Equal(10 * time.Second))
+	waiting, _ := d.fails(second)
+	g.Expect(waiting.IsWoken).To(BeTrue())
+	g.Expect(waiting.RetryAt).To(BeZero(), "it has been told")
 	d.pass(10 * time.Second)
+	d.settle()
+	g.Expect(d.woken(second.Asker)).To(Equal(1))
 	d.gets(second)
 	g.Expect(d.server.Count()).To(Equal(3))
-	g.Expect(d.slots.at).NotTo(HaveKey(first.Identity), "one slot is for one request")
-	g.Expect(d.slots.at).NotTo(HaveKey(second.Identity))
 }
 
 func TestWhoeverWaitsForASlotAfterFailuresIsToldHowMany(t *testing.T) {
 	g := NewWithT(t)
 	d := openSlowDesk(t, 1)
 	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError})
-	candidate := d.candidate(emea, "a")
-	_, wait := d.fails(candidate)
+	want := d.want(emea, "a")
+	_, wait := d.fails(want)
 	d.pass(wait)
-	waiting, left := d.fails(candidate)
+	waiting, _ := d.fails(want)
 	g.Expect(waiting.Reason).To(Equal(v1alpha1.ReasonWaitingForTurn))
 	g.Expect(waiting.Failures).To(Equal(1))
-	d.pass(left)
-	d.gets(candidate)
+	d.pass(10 * time.Second)
+	d.settle()
+	d.gets(want)
 }
 
-func TestASlotThatNobodyTookIsForgotten(t *testing.T) {
+func TestASlotThatNobodyWaitsForAnyMoreIsNotTaken(t *testing.T) {
 	g := NewWithT(t)
-	d := openSlowDesk(t, 2)
-	d.gets(d.candidate("", "a"))
-	gone := d.candidate(apac, "a").IssuedFor
-	g.Expect(d.WaitForSlot(gone)).To(Succeed())
-	d.pass(time.Minute)
-	d.gets(d.candidateOf(otherID, "", "a"))
-	g.Expect(d.slots.at).To(HaveKey(gone.Identity), "it may come yet")
-	d.pass(time.Minute)
-	d.gets(d.candidate(emea, "a"))
-	g.Expect(d.slots.at).To(BeEmpty())
+	d := openSlowDesk(t, 1)
+	d.gets(d.want("", "a"))
+	left, gone, waits := d.want(emea, "left"), d.want(apac, "gone"), d.wantOf(otherID, emea, "waits")
+	for _, want := range []*Want{left, gone, waits} {
+		_, err := d.Ask(t.Context(), want)
+		g.Expect(err).To(MatchError(errNoSlot))
+	}
+	d.Leave(left.Asker)
+	d.Forget(gone.Asker)
+	d.pass(10 * time.Second)
+	d.settle()
+	d.gets(waits)
+	g.Expect(d.server.Count()).To(Equal(2))
+	d.pass(10 * time.Second)
+	d.gets(left)
+	g.Expect(d.server.Count()).To(Equal(3))
 }

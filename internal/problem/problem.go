@@ -60,6 +60,8 @@ type Problem struct {
 	// Failures is how many token requests have failed in a row, RetryAt when the next one may be sent, if one was.
 	Failures int
 	RetryAt  time.Time
+	// IsWoken is true if the end of what is waited for wakes those who wait: they needn't look whether it is over.
+	IsWoken bool
 	rule
 	err error
 }

@@ -30,8 +30,8 @@ const (
 	defaultLife = 1079 * time.Second
 	// maxLife is the longest believable expires_in.
 	maxLife = 24 * time.Hour
-	// maxPause is the longest Retry-After that is kept: about a token's life. A longer one is a mistake, and would leave
-	// every token of the client to expire.
+	// maxPause is the longest Retry-After that is kept: about a token's life. A longer one is a mistake, and would
+	// leave every token of the client to expire.
 	maxPause = 20 * time.Minute
 )
 

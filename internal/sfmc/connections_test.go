@@ -41,9 +41,9 @@ func startEndpoint(t *testing.T, http2 bool) (*endpoint, *Client) {
 		}
 		_, _ = io.WriteString(w, `{"access_token":"token"}`)
 	}))
-	_ = e.Server.Listener.Close()
-	e.Server.Listener = &pipes{accept: e.wire, closed: make(chan struct{})}
-	e.Server.EnableHTTP2 = http2
+	_ = e.Listener.Close()
+	e.Listener = &pipes{accept: e.wire, closed: make(chan struct{})}
+	e.EnableHTTP2 = http2
 	e.StartTLS()
 	t.Cleanup(e.Close)
 	client := newClient(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.Certificate().Raw}))

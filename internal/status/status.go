@@ -35,14 +35,15 @@ type Outcome struct {
 	Silent bool
 }
 
-// worthTelling is how long an SFMCToken without a token waits for its slot before its status says so.
-const worthTelling = 10 * time.Second
+// wokenAnyway is when an SFMCToken is reconciled again that will be woken: a mistake of ours must not cost a token.
+const wokenAnyway = 10 * time.Minute
 
 // Report writes a result into the status, and says when to reconcile again. What went wrong has stood for so long.
 func Report(obj *v1alpha1.SFMCToken, result Result, stood time.Duration, now time.Time) Outcome {
 	held, failed := result.Token, problem.Of(result.Err)
 	obj.Status.ObservedGeneration = obj.Generation
 	reportToken(obj, held)
+	wasReady := meta.IsStatusConditionTrue(obj.Status.Conditions, v1alpha1.ConditionReady)
 	ready := readiness(obj, held, now)
 	setCondition(obj, ready, now)
 
@@ -58,10 +59,14 @@ func Report(obj *v1alpha1.SFMCToken, result Result, stood time.Duration, now tim
 		obj.Status.LastHandledRefreshRequest = obj.RefreshRequest()
 	case failed.Reason == v1alpha1.ReasonKubernetesAPIError:
 		outcome = Outcome{Retry: result.Err}
-	case !failed.RetryAt.IsZero():
-		outcome.at(failed.RetryAt, now)
-		isShort := held == nil && failed.RetryAt.Sub(now) < worthTelling
-		if failed.Reason == v1alpha1.ReasonWaitingForTurn && (ready.Status == metav1.ConditionTrue || isShort) {
+	case failed.IsWoken || !failed.RetryAt.IsZero():
+		outcome.at(now.Add(wokenAnyway), now)
+		if !failed.RetryAt.IsZero() {
+			outcome.at(failed.RetryAt, now)
+		}
+		isTold := wasReady && ready.Reason == v1alpha1.ReasonTokenExpired // whatever else
+		isShort := ready.Status == metav1.ConditionTrue || !failed.RetryAt.IsZero()
+		if failed.Reason == v1alpha1.ReasonWaitingForTurn && isShort && !isTold {
 			outcome.Silent = true // the status is written once, with the new token
 			return outcome
 		}
@@ -86,6 +91,9 @@ func (o *Outcome) at(at, now time.Time) {
 }
 
 func nextAttempt(failed *problem.Problem) string {
+	if failed.IsWoken {
+		return ""
+	}
 	sooner := ""
 	if failed.Actor == problem.Person {
 		sooner = ", or as soon as the credentials Secret or this object changes"

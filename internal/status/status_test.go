@@ -78,10 +78,10 @@ func attempted(reason v1alpha1.ProblemReason, failures int) error {
 	return fmt.Errorf("get a token: %w", failed)
 }
 
-// waiting is a token request whose turn comes then.
+// waiting is a token request that was asked for, and is worth telling from then on; now if that is zero.
 func waiting(at time.Time) error {
 	failed := problem.New(v1alpha1.ReasonWaitingForTurn, errors.New("many tokens are due at once"))
-	failed.RetryAt = at
+	failed.RetryAt, failed.IsWoken = at, true
 	return failed
 }
 
@@ -304,30 +304,50 @@ func TestWaitingForATurnIsToldOnlyIfItMatters(t *testing.T) {
 	expired := aToken().ExpiresAt
 	for name, row := range map[string]struct {
 		held   *token.Token
+		before time.Time // of the report before, if any
 		now    time.Time
-		turn   time.Duration
+		tell   time.Duration // from now; 0 if that is over
+		again  time.Duration
 		silent bool
 	}{
-		"the token is valid":           {aToken(), noon.Add(time.Minute), time.Hour, true},
-		"no token, and a short wait":   {nil, noon, worthTelling - 1, true},
-		"no token, and a long wait":    {nil, noon, worthTelling, false},
-		"the token expired":            {aToken(), expired, time.Second, false},
-		"the token lives, but not yet": {aToken(), expired.Add(-time.Second), time.Minute, true},
+		"the token is valid": {held: aToken(), now: noon.Add(time.Minute), again: wokenAnyway, silent: true},
+		"the token is valid for a while": {held: aToken(), now: expired.Add(-time.Second), tell: 7 * time.Second,
+			again: time.Second, silent: true},
+		"no token, and a short wait": {now: noon, tell: 1, again: time.Millisecond, silent: true},
+		"no token, and a long wait":  {now: noon, again: wokenAnyway},
+		"the token has just expired": {held: aToken(), before: noon, now: expired, tell: 7 * time.Second,
+			again: 7 * time.Second},
+		"that it expired is told already": {held: aToken(), before: expired, now: expired.Add(time.Minute),
+			tell: 7 * time.Second, again: 7 * time.Second, silent: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			obj := anSFMCToken()
-			got := report(obj, row.held, waiting(row.now.Add(row.turn)), row.now)
-			want := row.turn
-			if row.held != nil && row.now.Before(row.held.ExpiresAt) {
-				want = min(want, row.held.ExpiresAt.Sub(row.now))
+			if !row.before.IsZero() {
+				report(obj, row.held, nil, row.before)
 			}
-			g.Expect(got).To(Equal(Outcome{Again: want, Silent: row.silent}))
+			var tell time.Time
+			if row.tell > 0 {
+				tell = row.now.Add(row.tell)
+			}
+			got := report(obj, row.held, waiting(tell), row.now)
+			g.Expect(got).To(Equal(Outcome{Again: row.again, Silent: row.silent}))
 			if !row.silent {
 				g.Expect(conditionOf(obj, "Reconciling")).To(be(metav1.ConditionTrue, "WaitingForTurn"))
+				g.Expect(conditionOf(obj, "Reconciling").Message).To(Equal("many tokens are due at once"))
 			}
 		})
 	}
+}
+
+func TestWhoWaitsBehindAThrottledClientIsToldWhyAndNoTime(t *testing.T) {
+	g := NewWithT(t)
+	obj := anSFMCToken()
+	held := problem.New(v1alpha1.ReasonThrottled, errors.New("Marketing Cloud throttles this client"))
+	held.IsWoken = true
+	g.Expect(report(obj, nil, held, noon)).To(Equal(Outcome{Again: wokenAnyway}))
+	g.Expect(conditionOf(obj, "Reconciling")).To(be(metav1.ConditionTrue, "Throttled"))
+	g.Expect(conditionOf(obj, "Reconciling").Message).To(Equal("Marketing Cloud throttles this client"))
 }
 
 func TestWhateverHappensTheConditionsMakeSenseAndTheNextLookIsSure(t *testing.T) {

@@ -76,7 +76,8 @@ func StartOperator(cfg *rest.Config, clock clock.WithTicker, standIn *sfmctest.S
 // Idle tells whether the operator has looked at everything that it has been told of, and so whether its clock may be
 // moved on: a look that is under way would see another time in its middle. At most one operator may run in a process.
 func (o *Operator) Idle() bool {
-	return o.ended || sumOf("workqueue_depth") == o.left && sumOf("controller_runtime_active_workers") == 0
+	return o.ended || sumOf("workqueue_depth") == o.left &&
+		sumOf("controller_runtime_active_workers")+sumOf("sfmctoken_token_requests_in_flight") == 0
 }
 
 // Travel is a condition to wait for: done. Until then it moves the operator's clock in steps, at most as far as it may, and
