@@ -1,14 +1,19 @@
 package v1alpha1
 
 import (
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // RefreshRequestedAtAnnotation on an SFMCToken asks for a new token now, whatever is left of the old one's life:
-// any value not handled before does it. The value handled last is in status.lastHandledRefreshRequest.
+// any value not handled before does it. The value handled last is in status.lastHandledRefreshRequest. Of each, the
+// first MaxRefreshRequest bytes count, in whole characters.
 const RefreshRequestedAtAnnotation = "sfmctoken.dev/refresh-requested-at"
+
+// MaxRefreshRequest is how many bytes of the annotation RefreshRequestedAtAnnotation count.
+const MaxRefreshRequest = 256
 
 // DefaultRefreshBefore is how long before its expiry a token is replaced if spec.refreshBefore is absent.
 const DefaultRefreshBefore = 5 * time.Minute
@@ -341,8 +346,11 @@ func (t *SFMCToken) RefreshBefore() time.Duration {
 	return t.Spec.RefreshBefore.Duration
 }
 
-// RefreshRequest returns the value of the annotation that asks for a new token now; empty if there is none.
-func (t *SFMCToken) RefreshRequest() string { return t.Annotations[RefreshRequestedAtAnnotation] }
+// RefreshRequest returns what counts of the annotation that asks for a new token now; empty if there is none.
+func (t *SFMCToken) RefreshRequest() string {
+	request := t.Annotations[RefreshRequestedAtAnnotation]
+	return strings.ToValidUTF8(request[:min(len(request), MaxRefreshRequest)], "")
+}
 
 // RequestedScopes returns the scopes that are asked for; none for all that the package has.
 func (t *SFMCToken) RequestedScopes() []string {

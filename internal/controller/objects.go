@@ -72,7 +72,7 @@ func (o *objects) reread(ctx context.Context, key client.ObjectKey, obj client.O
 
 func (o *objects) remember(obj client.Object) {
 	newer := obj.DeepCopyObject().(client.Object) //nolint:forcetypeassert // a copy of one
-	newer.SetManagedFields(nil)                   // as in the cache
+	_, _ = keep(newer)                            // as in the cache; it never fails
 	o.newer.Add(nameOf(obj, client.ObjectKeyFromObject(obj)), newer)
 }
 
@@ -147,7 +147,22 @@ func (o *objects) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (targ
 	} else if err != nil {
 		return target.Target{}, fmt.Errorf("read the target Secret: %w", err)
 	}
+	if !target.IsWhole(secret) {
+		if !target.BelongsTo(secret, obj) { // the marks tell: a stranger's costs no read, however often it changes
+			return target.Target{}, target.Conflict(secret)
+		}
+		if err := o.readWhole(ctx, secret); err != nil {
+			return target.Target{}, client.IgnoreNotFound(err)
+		}
+	}
 	return target.Claim(secret, obj)
+}
+
+// readWhole reads a Secret from the API server that a cache has cut. Nothing is decided or written by what is left.
+func (o *objects) readWhole(ctx context.Context, secret *corev1.Secret) error {
+	key := client.ObjectKeyFromObject(secret)
+	*secret = corev1.Secret{}
+	return o.live.Get(ctx, key, secret)
 }
 
 // eachFormer writes what target Secrets of earlier names should be.
@@ -161,11 +176,14 @@ func (o *objects) eachFormer(
 	}
 	for i := range owned.Items {
 		former := &owned.Items[i]
-		if former.Name == obj.TargetSecretName() || former.Type != corev1.SecretTypeOpaque {
+		if former.Name == obj.TargetSecretName() {
 			continue
 		}
 		err := o.get(ctx, client.ObjectKeyFromObject(former), former) // as it is known best
-		if err == nil {
+		if err == nil && !target.IsWhole(former) {
+			err = o.readWhole(ctx, former)
+		}
+		if err == nil && former.Type == corev1.SecretTypeOpaque && target.OwnerUID(former) == obj.UID {
 			err = o.writeSecret(ctx, former, desired(target.Of(former)))
 		}
 		if client.IgnoreNotFound(err) != nil {

@@ -126,7 +126,7 @@ func (l *lagging) show(objs ...client.Object) {
 		delete(l.cached, name)
 		if found := l.server.objects[name]; found != nil {
 			shown := found.DeepCopyObject().(client.Object)
-			shown.SetManagedFields(nil)
+			_, _ = keep(shown)
 			l.cached[name] = shown
 		}
 	}
@@ -145,8 +145,9 @@ func newObjects(g *WithT, objs ...client.Object) (*objects, *apiServer, *lagging
 }
 
 func aSecret(name string) *corev1.Secret {
-	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "marketing", Name: name},
-		Data: map[string][]byte{"generation": []byte("0")}}
+	record := map[string]string{"sfmctoken.dev/issued": `{"owner":"journeys","seal":"x"}`} // so it is kept whole
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "marketing", Name: name, Annotations: record},
+		Type: corev1.SecretTypeOpaque, Data: map[string][]byte{"generation": []byte("0")}}
 }
 
 // edited is a Secret as somebody wants it.

@@ -58,9 +58,9 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 		Scheme: scheme,
 		Cache: cache.Options{
 			DefaultNamespaces: only(namespaces),
-			DefaultTransform:  cache.TransformStripManagedFields(),
+			DefaultTransform:  keep,
 			ByObject: map[client.Object]cache.ByObject{
-				// Of Secrets, only the targets are held in memory.
+				// Of Secrets, only the targets are held in memory; see keep.
 				&corev1.Secret{}:                    {Label: managed},
 				credentials.MetadataOf("Namespace"): {Transform: credentials.KeepOfNamespace},
 			},

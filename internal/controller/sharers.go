@@ -27,7 +27,8 @@ type sharers struct {
 	wake func(types.NamespacedName)
 }
 
-// recall returns the tokens that target Secrets hold of an identity. Whoever takes one must have it proved.
+// recall returns the tokens that target Secrets hold of an identity, as far as the cache has them whole. Whoever takes
+// one must have it proved.
 func (s *sharers) recall(ctx context.Context, identity string) ([]*token.Token, error) {
 	targets, err := s.targetsOf(ctx, identity)
 	var held []*token.Token

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -101,6 +102,29 @@ func (a affectedTokens) byGrant(ctx context.Context, grant *v1alpha1.SFMCAccessG
 
 func (a affectedTokens) byNamespace(ctx context.Context, namespace *metav1.PartialObjectMetadata) []reconcile.Request {
 	return a.list(ctx, client.InNamespace(namespace.Name))
+}
+
+// keep leaves of an object what the operator needs. Anybody can make the rest as large as an object may be.
+func keep(obj any) (any, error) {
+	switch obj := obj.(type) {
+	case *corev1.Secret:
+		target.Keep(obj)
+	case *v1alpha1.SFMCToken:
+		request := strings.Clone(obj.RefreshRequest()) // a part of a text would hold all of it
+		keepOfMetadata(obj)
+		if request != "" {
+			obj.Annotations = map[string]string{v1alpha1.RefreshRequestedAtAnnotation: request}
+		}
+	case *v1alpha1.SFMCAccessGrant:
+		keepOfMetadata(obj)
+	}
+	return obj, nil
+}
+
+func keepOfMetadata(obj client.Object) {
+	obj.SetManagedFields(nil)
+	obj.SetAnnotations(nil)
+	obj.SetLabels(nil)
 }
 
 // newSecretMetadataCache watches the metadata of all Secrets: it shows when credentials change and whether a target's

@@ -18,7 +18,7 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
-// ManagedByLabel with the value ManagedByValue is on every target Secret; only such Secrets are cached.
+// ManagedByLabel with the value ManagedByValue is on every target Secret; only such Secrets are cached with their data.
 const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedByValue = "sfmctoken-operator"
@@ -106,23 +106,6 @@ func isSFMCToken(owner metav1.OwnerReference) bool {
 func ownerReference(name string, uid types.UID) metav1.OwnerReference {
 	return metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "SFMCToken", Name: name, UID: uid,
 		Controller: ptr.To(true)}
-}
-
-// KeepMarks keeps of metadata what tells whose a Secret is and which version. An annotation can hold a whole Secret.
-func KeepMarks(secret *metav1.PartialObjectMetadata) {
-	kept := metav1.ObjectMeta{
-		Namespace:       secret.Namespace,
-		Name:            secret.Name,
-		UID:             secret.UID,
-		ResourceVersion: secret.ResourceVersion,
-		OwnerReferences: secret.OwnerReferences,
-	}
-	if IsManaged(secret) {
-		kept.Labels = map[string]string{ManagedByLabel: ManagedByValue} // the whole Secret is in another cache
-	} else if record, found := secret.Annotations[recordAnnotation]; found {
-		kept.Annotations = map[string]string{recordAnnotation: record}
-	}
-	secret.ObjectMeta = kept
 }
 
 // Render returns the further keys that templates make of a token. On token.Specimen it tells whether they can.
