@@ -40,6 +40,15 @@ const (
 	// ConditionCredentialsExpiring is True from 30 days before the client secret expires, as the credentials Secret
 	// says, and Unknown if what it says can't be read.
 	ConditionCredentialsExpiring = "CredentialsExpiring"
+	// ConditionTargetContested is True while somebody else keeps changing the target Secret: until there was no change
+	// for ten minutes. Its message names the field manager and what differed. The operator puts the first changes right
+	// at once, then waits 1 s, doubling to 60 s. A new token doesn't wait, and neither does taking a token out.
+	ConditionTargetContested = "TargetContested"
+)
+
+// Reasons of the TargetContested condition.
+const (
+	ReasonRepeatedChanges = "RepeatedChanges"
 )
 
 // Reasons of the CredentialsExpiring condition.
@@ -79,6 +88,7 @@ const (
 	ReasonEndpointUnavailable ProblemReason = "EndpointUnavailable"
 	ReasonUnreadableAnswer    ProblemReason = "UnreadableAnswer"
 	ReasonKubernetesAPIError  ProblemReason = "KubernetesAPIError"
+	ReasonRepairDelayed       ProblemReason = "RepairDelayed"
 )
 
 // SFMCToken keeps a Marketing Cloud access token fresh in a Secret.

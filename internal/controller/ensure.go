@@ -154,7 +154,9 @@ func (r *Reconciler) writeToken(ctx context.Context, a *attempt) error {
 			return err
 		}
 	}
-	return r.objects.writeSecret(ctx, a.current.Secret, a.current.Filled(a.obj, a.desired, a.notes, further))
+	return r.putRight(ctx, a, func(current target.Target) *corev1.Secret {
+		return current.Filled(a.obj, a.desired, a.notes, further)
+	})
 }
 
 // dropWrong takes a token out of the target Secret, and out of those of earlier names, that must not be there: since

@@ -128,6 +128,7 @@ func TestAReconciliationThatExceedsItsLimitIsRepeated(t *testing.T) {
 					credentials: &credentials.Store{Namespaces: []string{emea.Namespace}},
 					issuer:      issuer.New(issuer.Options{Clock: clock.RealClock{}}),
 					memory:      &memory{},
+					contests:    &contests{},
 					clock:       clock.RealClock{},
 					events:      events.NewFakeRecorder(10),
 				}

@@ -105,8 +105,9 @@ func newReconciler(mgr ctrl.Manager, secretMetadata client.Reader, options Optio
 	options.Issuer.Clock = options.Clock
 	options.Issuer.MaxInFlight = 2 * options.Concurrency
 	options.Issuer.Recall, options.Issuer.Observe, options.Issuer.Wake = sharers.recall, observeRequest, sharers.answer
+	owned := client.WithFieldOwner(mgr.GetClient(), fieldOwner)
 	return &Reconciler{
-		objects: &objects{mgr.GetClient(), mgr.GetAPIReader(), secretMetadata, lru.New(maxNewer)},
+		objects: &objects{owned, mgr.GetAPIReader(), secretMetadata, lru.New(maxNewer)},
 		credentials: &credentials.Store{
 			Live:             mgr.GetAPIReader(),
 			Metadata:         secretMetadata,
@@ -114,11 +115,12 @@ func newReconciler(mgr ctrl.Manager, secretMetadata client.Reader, options Optio
 			Namespaces:       options.WatchNamespaces,
 			AllowedAuthHosts: options.AllowedAuthHosts,
 		},
-		issuer:  issuer.New(options.Issuer),
-		sharers: sharers,
-		memory:  memory,
-		clock:   options.Clock,
-		events:  mgr.GetEventRecorder(Name),
+		issuer:   issuer.New(options.Issuer),
+		sharers:  sharers,
+		memory:   memory,
+		contests: &contests{},
+		clock:    options.Clock,
+		events:   mgr.GetEventRecorder(Name),
 	}
 }
 

@@ -32,6 +32,7 @@ type Reconciler struct {
 	issuer      *issuer.Issuer
 	sharers     *sharers
 	memory      *memory
+	contests    *contests
 	clock       clock.PassiveClock
 	events      events.EventRecorder
 }
@@ -46,12 +47,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		}
 		r.memory.forget(request.NamespacedName)
 		r.issuer.Forget(askerOf(request.NamespacedName))
+		r.contests.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !obj.DeletionTimestamp.IsZero() || r.credentials.IsGoing(ctx, obj.Namespace) {
 		return ctrl.Result{}, nil
 	}
-	result := r.ensureToken(ctx, &obj)
+	result := r.ensure(ctx, &obj)
 	failed := problem.Of(result.Err)
 	switch {
 	case failed != nil && isStopped(ctx):

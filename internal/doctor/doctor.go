@@ -54,9 +54,11 @@ func Problems(token *v1alpha1.SFMCToken, now time.Time) []Problem {
 	if token.Status.ObservedGeneration != token.Generation {
 		tell("Changed", "the operator hasn't looked at the spec as it is now; is it running?")
 	}
-	expiring := meta.FindStatusCondition(token.Status.Conditions, v1alpha1.ConditionCredentialsExpiring)
-	if expiring != nil && expiring.Status != metav1.ConditionFalse {
-		tell(expiring.Type+", "+expiring.Reason, expiring.Message)
+	for _, kind := range []string{v1alpha1.ConditionTargetContested, v1alpha1.ConditionCredentialsExpiring} {
+		c := meta.FindStatusCondition(token.Status.Conditions, kind)
+		if c != nil && c.Status != metav1.ConditionFalse {
+			tell(c.Type+", "+c.Reason, c.Message)
+		}
 	}
 	return found
 }

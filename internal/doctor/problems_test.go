@@ -61,6 +61,10 @@ var problems = map[string]struct {
 		conditions: []string{valid, "CredentialsExpiring=Unknown DateUnreadable: soon"},
 		problems:   []string{"CredentialsExpiring, DateUnreadable: soon"},
 	},
+	"somebody else writes the Secret, too": {
+		conditions: []string{valid, "TargetContested=True RepeatedChanges: by rogue"},
+		problems:   []string{"TargetContested, RepeatedChanges: by rogue"},
+	},
 	"the client secret is good for long": {conditions: []string{valid, "CredentialsExpiring=False Expiring: in May"}},
 	"expired under a dead operator": {
 		conditions: []string{valid},

@@ -46,6 +46,7 @@ var rules = map[v1alpha1.ProblemReason]rule{
 	v1alpha1.ReasonCredentialsNotFound: byOperator,
 	v1alpha1.ReasonEndpointUnavailable: byOperator,
 	v1alpha1.ReasonKubernetesAPIError:  byOperator,
+	v1alpha1.ReasonRepairDelayed:       byOperator,
 	v1alpha1.ReasonSuspended:           atRequest,
 	v1alpha1.ReasonThrottled:           throttled,
 	v1alpha1.ReasonUnreadableAnswer:    byOperator,

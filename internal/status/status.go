@@ -25,6 +25,14 @@ type Result struct {
 	Notes target.Notes
 	// Err is why there is no new token.
 	Err error
+	// Contest is that somebody else keeps changing the target Secret; nil if nobody does.
+	Contest *Contest
+}
+
+// Contest says who keeps changing what of a target Secret, and when to look at it again.
+type Contest struct {
+	Message string
+	Again   time.Time
 }
 
 // Outcome is when an SFMCToken is reconciled again: after a while (never if 0), or, with an error, when the queue says.
@@ -80,6 +88,10 @@ func Report(obj *v1alpha1.SFMCToken, result Result, stood time.Duration, now tim
 	}
 	setProblem(obj, failed, message, now)
 	reportCredentials(obj, result, now)
+	reportContest(obj, result.Contest, now)
+	if result.Contest != nil && outcome.Retry == nil {
+		outcome.at(result.Contest.Again, now)
+	}
 	return outcome
 }
 
@@ -153,6 +165,15 @@ func setProblem(obj *v1alpha1.SFMCToken, failed *problem.Problem, message string
 	}
 }
 
+func reportContest(obj *v1alpha1.SFMCToken, contest *Contest, now time.Time) {
+	if contest == nil {
+		meta.RemoveStatusCondition(&obj.Status.Conditions, v1alpha1.ConditionTargetContested)
+		return
+	}
+	setCondition(obj, metav1.Condition{Type: v1alpha1.ConditionTargetContested, Status: metav1.ConditionTrue,
+		Reason: v1alpha1.ReasonRepeatedChanges, Message: contest.Message}, now)
+}
+
 func setCondition(obj *v1alpha1.SFMCToken, condition metav1.Condition, now time.Time) {
 	condition.ObservedGeneration = obj.Generation
 	condition.LastTransitionTime = metav1.NewTime(now.Truncate(time.Second)) // if it is one
@@ -164,7 +185,11 @@ func setCondition(obj *v1alpha1.SFMCToken, condition metav1.Condition, now time.
 
 // Events emits one for each condition that says something new. A refresh in steady state is no event.
 func Events(before, after *v1alpha1.SFMCToken, emit func(eventType, reason, message string)) {
+	isContested := meta.IsStatusConditionTrue(before.Status.Conditions, v1alpha1.ConditionTargetContested)
 	for _, condition := range after.Status.Conditions {
+		if isContested && condition.Reason == v1alpha1.ReasonTokenValid {
+			continue // it was put right once more
+		}
 		old := meta.FindStatusCondition(before.Status.Conditions, condition.Type)
 		isOld := old != nil && old.Status == condition.Status && old.Reason == condition.Reason
 		if eventType := eventTypeOf(condition); eventType != "" && !isOld {
@@ -179,6 +204,8 @@ func eventTypeOf(condition metav1.Condition) string {
 		return corev1.EventTypeNormal
 	case v1alpha1.ReasonNoToken, string(v1alpha1.ReasonWaitingForTurn):
 		return "" // the other condition says why, or it is over in seconds
+	case string(v1alpha1.ReasonRepairDelayed):
+		return "" // TargetContested says it once
 	case string(v1alpha1.ReasonCredentialsNotFound):
 		return "" // often a Secret that is yet to come, or a namespace that is going, which takes no events
 	}

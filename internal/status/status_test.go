@@ -430,3 +430,37 @@ func TestEventsAreOfChangesAlone(t *testing.T) {
 	g.Expect(look(aToken(), suspended, noon.Add(time.Hour))).To(ConsistOf(HavePrefix("Warning TokenExpired ")))
 	g.Expect(look(nil, notFound, noon)).To(BeEmpty(), "it is often yet to come")
 }
+
+func TestAContestIsSaidOnceUntilItIsOver(t *testing.T) {
+	g := NewWithT(t)
+	obj, delayed := anSFMCToken(), problem.New(v1alpha1.ReasonRepairDelayed, errors.New("the token is gone"))
+	var told []string
+	look := func(result Result, now time.Time) Outcome {
+		before := obj.DeepCopy()
+		outcome := Report(obj, result, 0, now)
+		Events(before, obj, func(eventType, reason, message string) {
+			told = append(told, strings.Join([]string{eventType, reason, message}, " "))
+		})
+		return outcome
+	}
+	look(Result{Token: aToken()}, noon)
+	g.Expect(conditionOf(obj, "TargetContested")).To(BeNil())
+	told = nil
+	for i := range 10 {
+		now := noon.Add(time.Duration(i) * 20 * time.Second)
+		contest := &Contest{Message: "by rogue", Again: now.Add(10 * time.Second)}
+		delayed.RetryAt = contest.Again
+		g.Expect(look(Result{Err: delayed, Contest: contest}, now)).To(Equal(Outcome{Again: 10 * time.Second}))
+		g.Expect(conditionOf(obj, "TargetContested")).To(HaveValue(And(HaveField("Status", metav1.ConditionTrue),
+			HaveField("Reason", "RepeatedChanges"), HaveField("Message", "by rogue"))))
+		g.Expect(conditionOf(obj, "Ready").Status).To(Equal(metav1.ConditionFalse))
+		g.Expect(conditionOf(obj, "Reconciling").Reason).To(Equal("RepairDelayed"))
+		g.Expect(look(Result{Token: aToken(), Contest: contest}, now.Add(5*time.Second)).Again).To(Equal(5 * time.Second))
+		g.Expect(conditionOf(obj, "Ready").Status).To(Equal(metav1.ConditionTrue))
+		g.Expect(conditionOf(obj, "Reconciling")).To(BeNil())
+	}
+	g.Expect(told).To(Equal([]string{"Warning RepeatedChanges by rogue"}))
+	g.Expect(look(Result{Err: errors.New("the API server is away"), Contest: &Contest{}}, noon).Again).To(BeZero(), "the queue says")
+	look(Result{Token: aToken()}, noon.Add(10*time.Minute))
+	g.Expect(conditionOf(obj, "TargetContested")).To(BeNil())
+}
