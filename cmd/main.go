@@ -108,6 +108,9 @@ func run(s settings) error {
 	// Compressing the watches costs the API server more than the rest of a refresh.
 	config.DisableCompression = true
 	config.UserAgent = "sfmctoken-operator"
+	if err := noticeSilence(config); err != nil {
+		return err
+	}
 	mgr, err := ctrl.NewManager(config, s.managerOptions())
 	if err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)

@@ -55,7 +55,8 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
 	managed := labels.SelectorFromSet(labels.Set{target.ManagedByLabel: target.ManagedByValue})
 	return ctrl.Options{
-		Scheme: scheme,
+		Scheme:   scheme,
+		NewCache: newCache,
 		Cache: cache.Options{
 			DefaultNamespaces: only(namespaces),
 			DefaultTransform:  keep,

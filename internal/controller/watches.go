@@ -130,7 +130,7 @@ func keepOfMetadata(obj client.Object) {
 // newSecretMetadataCache watches the metadata of all Secrets: it shows when credentials change and whether a target's
 // name is taken. It is a cache of its own, because the manager's restricts Secrets to the targets, metadata included.
 func newSecretMetadataCache(mgr ctrl.Manager, namespaces []string) (cache.Cache, error) {
-	metadata, err := cache.New(mgr.GetConfig(), cache.Options{
+	metadata, err := newCache(mgr.GetConfig(), cache.Options{
 		Scheme:            mgr.GetScheme(),
 		Mapper:            mgr.GetRESTMapper(),
 		HTTPClient:        mgr.GetHTTPClient(),

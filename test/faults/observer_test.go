@@ -256,7 +256,7 @@ func (o *observer) measure(key client.ObjectKey, target *seen, now time.Time) {
 	allowed := retryWithinLife(o.life)
 	switch {
 	case o.withoutKubernetes:
-		// The caches come back by a schedule of their own, and until then a second write waits for them.
+		// What Kubernetes refused is tried again by the queue, and how often that was isn't known.
 		allowed = retryWithinAfter(o.ableSince.Sub(o.impededSince))
 	case target.excused:
 		allowed = retryWithin(o.failures[target.identity])

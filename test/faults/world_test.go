@@ -13,6 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
@@ -55,6 +56,7 @@ type world struct {
 	foreign    map[client.ObjectKey]string // resource versions of Secrets that aren't the operator's
 	observer   *observer
 	log        *harness.Log
+	kubernetes *rest.Config // by which the operator reaches the API server
 
 	mu       sync.Mutex
 	replicas []*harness.Supervisor
@@ -63,7 +65,7 @@ type world struct {
 
 // newWorld makes all but the operator.
 func newWorld(t *testing.T, shape shape) *world {
-	w := &world{WithT: NewWithT(t), t: t, ctx: t.Context(), shape: shape, foreign: map[client.ObjectKey]string{}, log: &harness.Log{}}
+	w := &world{WithT: NewWithT(t), t: t, ctx: t.Context(), shape: shape, foreign: map[client.ObjectKey]string{}, log: &harness.Log{}, kubernetes: operator}
 	w.SetDefaultEventuallyTimeout(patience)
 	w.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	for i := range shape.packages {
@@ -186,7 +188,7 @@ func (w *world) startReplica(log *harness.Log, flags ...string) *harness.Supervi
 		flags = append([]string{"--watch-namespaces", strings.Join(w.namespaces, ",")}, flags...)
 	}
 	supervisor, err := harness.Supervise(harness.ProcessOptions{
-		Config: operator, Dir: w.t.TempDir(), AuthHosts: []string{w.proxy.Listen}, CA: w.standIn.CACert(), Log: log,
+		Config: w.kubernetes, Dir: w.t.TempDir(), AuthHosts: []string{w.proxy.Listen}, CA: w.standIn.CACert(), Log: log,
 		Flags: flags,
 	}, func(working bool) { w.replicaWorks(replica, working) })
 	w.Expect(err).NotTo(HaveOccurred())
