@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration faults soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -33,8 +33,11 @@ integration: control-plane ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
 	cd test && go test -count=1 -timeout 30m .
 
-faults: control-plane ## Run the fault suite, with two minutes of faults at random.
-	cd test && go test -count=1 -timeout 30m -v ./faults -soak 2m
+faults: control-plane ## Run the fault suite, with two minutes of faults at random and bad neighbours of a quarter of their size.
+	cd test && go test -count=1 -timeout 45m -v ./faults -soak 2m
+
+neighbours: control-plane ## Run the bad neighbours of the fault suite in their full size.
+	cd test && go test -count=1 -timeout 60m ./faults -run Neighbours -neighbours 1 -v
 
 soak: control-plane ## Run faults at random for SOAK (1h).
 	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v

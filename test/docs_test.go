@@ -45,6 +45,7 @@ var notRun = map[string]string{
 	".cache/bin/localcluster up":                                                           "runs until Ctrl-C; the tests' control plane is started by the same code",
 	"make image e2e-image":                                                                 "needs Docker and kind; make e2e takes the same way to the cluster that it starts itself",
 	"make node":                                                                            "runs until Ctrl-C, and needs root",
+	"make neighbours":                                                                      "is a part of the fault suite, in full size",
 }
 
 // documents are those beside the README and all that is in docs, the README first.

@@ -74,6 +74,7 @@ func run(m *testing.M) int {
 		cluster, admin, operator = shared.Cluster, shared.Admin, shared.Operator
 		code := m.Run()
 		table.print(os.Stdout)
+		victims.print(os.Stdout)
 		return code
 	})
 }

@@ -303,6 +303,13 @@ func (o *observer) probe(ctx context.Context, namespace string) {
 	})
 }
 
+// forget forgets what was seen of outages.
+func (o *observer) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.worstOutage, o.worstGap, o.broken = 0, 0, nil
+}
+
 // outcome is what was seen.
 func (o *observer) outcome() (outage, gap, slack time.Duration, broken []string) {
 	o.mu.Lock()

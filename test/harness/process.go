@@ -17,8 +17,8 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
 )
 
-// Working is what the operator logs when it begins to reconcile.
-const Working = `"Starting workers"`
+// Working is what the operator logs when it begins to reconcile SFMCTokens.
+const Working = `"Starting workers","controller":"sfmctoken"`
 
 // Program builds the operator's binary, once, into a folder that RemoveProgram removes.
 var Program = sync.OnceValues(func() (string, error) {
