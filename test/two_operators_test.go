@@ -30,7 +30,7 @@ func TestTwoOperatorsThatSeeTheSameSFMCTokensDontFight(t *testing.T) {
 		of, alive := w.sfmc.Check(token)
 		return []bool{of == "510004567" && alive, strings.Contains(first.log.String(), says),
 			strings.Contains(second.log.String(), says)}
-	}, time.Minute, 10*time.Millisecond).Should(Equal([]bool{true, true, true}), "both say that they aren't alone")
+	}, patience, 10*time.Millisecond).Should(Equal([]bool{true, true, true}), "both say that they aren't alone")
 	w.Expect(len(held)).To(BeNumerically(">", 5), "it was refreshed meanwhile")
 	w.Expect(w.sfmc.Count()).To(BeNumerically("<=", 2*len(held)+2), "one request a refresh of each")
 	w.Expect(w.terminate(first)).To(Equal(0))

@@ -10,11 +10,11 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
-// failsAsAWhole is for how many identities a client's requests fail in a row before it is held back as a whole. While
+// failsAsAWhole is for how many identities a client secret is refused in a row before it is held back as a whole. While
 // it isn't known whether any succeeds, as many may be under way, less those that failed.
 const failsAsAWhole = 3
 
-// gate holds back all requests of one client with one client secret: while it is throttled, and when it fails for
+// gate holds back all requests of one client with one client secret: while it is throttled, and when it is refused for
 // several identities. Then one request goes first, after a while, and the others if it succeeds.
 type gate struct {
 	entries  int              // that have to do with it
@@ -72,6 +72,9 @@ func (g *gate) fail(f *flight, failed *sfmc.Error, recorded *problem.Problem, no
 		g.succeed(f)
 		return
 	}
+	if g.problem == nil && !isRefused && failed.Kind != sfmc.Throttled {
+		return // what passes by itself is each identity's own: it must be had as soon as that is due
+	}
 	g.isProven, g.isRefused = false, g.isRefused || isRefused
 	if len(g.failed) < failsAsAWhole {
 		g.failed[f.entry.identity] = true
@@ -99,7 +102,7 @@ func (g *gate) fail(f *flight, failed *sfmc.Error, recorded *problem.Problem, no
 	case isRefused:
 		closed.RetryAt = now.Add(closed.Delay(closed.Failures))
 	default:
-		closed.RetryAt = now.Add(closed.TransientDelay(closed.Failures, f.lifeLeft))
+		closed.RetryAt = recorded.RetryAt // as if it were alone: probes of many would make it late
 	}
 	g.problem = &closed
 	g.closings++

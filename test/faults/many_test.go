@@ -24,7 +24,15 @@ func TestANamespaceWithTwoThousandSFMCTokensGoesWithoutHelp(t *testing.T) {
 	w.startOperator()
 	w.served()
 	var tokens v1alpha1.SFMCTokenList
-	w.Expect(admin.List(w.ctx, &tokens, client.InNamespace(w.namespaces[0]))).To(Succeed())
+	lines := -1
+	w.Eventually(func() bool { // the statuses follow the Secrets, and the events the statuses
+		before := lines
+		lines, _ = w.log.Count()
+		w.Expect(admin.List(w.ctx, &tokens, client.InNamespace(w.namespaces[0]))).To(Succeed())
+		return lines == before && !slices.ContainsFunc(tokens.Items, func(token v1alpha1.SFMCToken) bool {
+			return token.Status.ExpiresAt == nil && token.Name != "wanted"
+		})
+	}).WithPolling(3 * time.Second).Should(BeTrue())
 	for i := range tokens.Items {
 		w.Expect(tokens.Items[i].Finalizers).To(BeEmpty())
 	}
