@@ -1,7 +1,9 @@
 package issuer
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	"golang.org/x/time/rate"
 
+	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 )
 
@@ -177,6 +180,46 @@ func TestADeadClientSecretOfManyIdentitiesCostsAFewRefusalsAnHour(t *testing.T) 
 			// While new ones fall due, one may go first in a quarter of the life that it has left.
 			hours(c, firstHour+int(cycle/(defaultRefreshBefore/4)))
 		})
+	})
+}
+
+func TestFailuresOfTheEndpointLeaveEachIdentityItsOwnDelay(t *testing.T) {
+	const identities = 20
+	inBubble(t, nil, func(c *crowd) {
+		var isMended atomic.Bool
+		c.answer = func(sfmc.TokenRequest) *sfmc.Error {
+			time.Sleep(usualLatency)
+			if isMended.Load() {
+				return nil
+			}
+			return &sfmc.Error{Kind: sfmc.Unavailable, StatusCode: 500}
+		}
+		start, all := time.Now(), []*member{}
+		for n := range identities {
+			all = append(all, c.joins("a", fmt.Sprint(n), "host", "client", fmt.Sprint(n)))
+		}
+		elapse(15 * time.Second)
+		asked := map[string]int{}
+		for _, s := range c.sentSince(start) {
+			asked[s.AccountID]++
+		}
+		latest := time.Now()
+		for n, m := range all {
+			c.Expect(asked[fmt.Sprint(n)]).To(BeNumerically(">=", 3), "after 1 and 2 s, give or take a half")
+			m.mu.Lock()
+			var failed *problem.Problem
+			if errors.As(m.why, &failed) && failed.RetryAt.After(latest) {
+				latest = failed.RetryAt
+			}
+			m.mu.Unlock()
+		}
+		isMended.Store(true)
+		elapse(time.Until(latest) + 3*time.Second) // as few are under way until one succeeds
+		for _, m := range all {
+			m.mu.Lock()
+			c.Expect(m.got).To(Equal(1), "%s waits for %v", m.want.Name, m.why)
+			m.mu.Unlock()
+		}
 	})
 }
 
