@@ -221,15 +221,15 @@ func TestTheQueueKeepsItsRules(t *testing.T) {
 					waiting[added.Namespace] = append(waiting[added.Namespace], added)
 				}
 			},
-			"get": func(t *rapid.T) {
+			"get": func(*rapid.T) {
 				if !slices.ContainsFunc(namespaces, mayGo) || len(underWay) == workers {
-					t.Skip("a worker would have to wait")
+					return // a worker would have to wait
 				}
 				get()
 			},
 			"done": func(t *rapid.T) {
 				if len(underWay) == 0 {
-					t.Skip("nothing is under way")
+					return // nothing is under way
 				}
 				done(rapid.IntRange(0, len(underWay)-1).Draw(t, "which"))
 			},

@@ -21,9 +21,9 @@ type gate struct {
 	lines    map[string]*line // by tenant
 	inFlight int
 	sentAt   time.Time // of the last request
-	// failed are identities whose requests failed since the last success, at most failsAsAWhole.
+	// failed are identities that were refused or throttled since the last success, at most failsAsAWhole.
 	failed map[string]bool
-	// isProven is true while no request has failed since the last success.
+	// isProven is true from a success until the next refusal or throttling.
 	isProven bool
 	// isRefused is true if the client secret was refused last.
 	isRefused bool
