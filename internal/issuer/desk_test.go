@@ -11,6 +11,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	"golang.org/x/time/rate"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
@@ -38,6 +39,7 @@ type desk struct {
 	t      *testing.T
 	server *sfmctest.Server
 	clock  *clocktesting.FakeClock
+	wall   clock.Clock // what the issuer reads of it
 	// decided is called when an answer was decided, before it is sent.
 	decided atomic.Pointer[func(sfmctest.TokenRequest)]
 
@@ -69,6 +71,7 @@ type wake struct {
 func openDesk(t *testing.T) *desk {
 	t.Helper()
 	d := &desk{t: t, clock: clocktesting.NewFakeClock(noon)}
+	d.wall = d.clock
 	installed := func(clientID string) sfmctest.Package {
 		return sfmctest.Package{ClientID: clientID, ClientSecret: hushSecret, AccountID: ownUnit,
 			AccountIDs: []string{emea, apac}, Scopes: []string{"email_read"}}
@@ -93,7 +96,7 @@ func (d *desk) restart(limit rate.Limit, burst int) {
 	NewWithT(d.t).Expect(err).NotTo(HaveOccurred())
 	d.t.Cleanup(client.CloseIdleConnections)
 	d.Issuer = New(Options{
-		Client: client, Clock: d.clock, RequestRate: limit, RequestBurst: burst, MaxInFlight: 64,
+		Client: client, Clock: d.wall, RequestRate: limit, RequestBurst: burst, MaxInFlight: 64,
 		Recall: d.recallRecorded, Observe: d.observe, Wake: d.wake,
 	})
 }

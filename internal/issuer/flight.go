@@ -94,9 +94,11 @@ func (i *Issuer) land(f *flight, got sfmc.Token, failed *sfmc.Error) (issued *to
 func (i *Issuer) remember(f *flight, got sfmc.Token, now time.Time) *token.Token {
 	issued := &token.Token{Token: got, IssuedFor: f.candidate.IssuedFor, IssuedAt: f.sent}
 	issued.ExpiresAt = f.sent.Add(got.ExpiresIn)
-	before := i.tokens[issued.Identity]
-	if before != nil && !issued.IssuedAt.After(before.IssuedAt) && !isInFuture(before.IssuedAt, now) {
-		issued.IssuedAt = before.IssuedAt.Add(1) // the clock was set back a little: it is the later one all the same
+	if before := i.tokens[issued.Identity]; before != nil {
+		last := before.IssuedAt.Round(0)
+		if !issued.IssuedAt.Round(0).After(last) && !isInFuture(last, now) {
+			issued.IssuedAt = last.Add(1) // the clock was set back a little: it is the later one all the same
+		}
 	}
 	issued.Proof = issued.Prove(f.candidate.Request.ClientSecret)
 	i.tokens[issued.Identity] = issued

@@ -183,8 +183,7 @@ func (i *Issuer) served(want *Want, now time.Time) *token.Token {
 	var newest *token.Token
 	for _, candidate := range want.Candidates {
 		held := i.tokens[candidate.Identity]
-		if held == nil || newest != nil && !isLater(held, newest, now) ||
-			!held.IssuedAt.After(want.After) && !isInFuture(want.After, now) {
+		if held == nil || newest != nil && !isLater(held, newest, now) || !want.isAfter(held, now) {
 			continue
 		}
 		if held.IsFresh(now, want.RefreshBefore) || i.isAnswered(want.Asker, candidate.Identity) {
@@ -192,6 +191,13 @@ func (i *Issuer) served(want *Want, now time.Time) *token.Token {
 		}
 	}
 	return newest
+}
+
+// isAfter reports whether a token was asked for after the one that won't do any more, by the wall clock: by that alone
+// it is known of a token in a Secret.
+func (w *Want) isAfter(held *token.Token, now time.Time) bool {
+	issuedAt := held.IssuedAt.Round(0)
+	return w.After.IsZero() || issuedAt.After(w.After) || isInFuture(w.After, now) && !isInFuture(issuedAt, now)
 }
 
 // preferred puts the staged client secret first if the active one is known to be refused, which it returns: by this

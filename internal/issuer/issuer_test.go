@@ -8,6 +8,8 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"golang.org/x/time/rate"
+	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
@@ -267,14 +269,37 @@ func TestAHeldTokenIsTheNewestUntilALaterOneIsKnownForItsIdentities(t *testing.T
 	g.Expect(newest()).To(BeIdenticalTo(next))
 }
 
-func TestATokenThatWasIssuedAfterTheWallClockWasSetBackIsTheNewestAllTheSame(t *testing.T) {
-	g := NewWithT(t)
-	d := openDesk(t)
-	want := d.want(emea, "a")
-	held := d.gets(want)
-	d.pass(-20 * time.Second) // less than another replica's clock may differ by
-	want.After = held.IssuedAt
-	next := d.gets(want)
-	g.Expect(next.AccessToken).NotTo(Equal(held.AccessToken))
-	g.Expect(d.Newest(held, nil)).To(BeIdenticalTo(next), "else whoever shares it keeps one that may be invalid")
+func TestAfterTheWallClockWasSetBackANewTokenIsTheNewestAllTheSame(t *testing.T) {
+	for name, made := range map[string]func(*desk) func(time.Duration){
+		"known by the wall clock alone": func(d *desk) func(time.Duration) { return d.pass },
+		"known by both clocks": func(d *desk) func(time.Duration) {
+			d.clock.SetTime(clock.RealClock{}.Now())
+			wall := &sfmctest.LeapingClock{FakeClock: d.clock}
+			d.wall = wall
+			d.restart(rate.Inf, 1)
+			return wall.Leap
+		},
+	} {
+		for _, back := range []time.Duration{
+			20 * time.Second, // less than another replica's clock may differ by
+			10 * time.Minute,
+		} {
+			t.Run(fmt.Sprint(name, ", ", back), func(t *testing.T) {
+				g := NewWithT(t)
+				d := openDesk(t)
+				leap := made(d)
+				want := d.want(emea, "a")
+				held := *d.gets(want)
+				held.IssuedAt, held.ExpiresAt = held.IssuedAt.Round(0), held.ExpiresAt.Round(0) // as it is recorded
+				d.pass(time.Second)
+				leap(-back)
+				want.After = held.IssuedAt
+				next := d.gets(want)
+				g.Expect(next.AccessToken).NotTo(Equal(held.AccessToken), "a person asked for another one")
+				g.Expect(d.Newest(&held, nil)).To(BeIdenticalTo(next), "else who shares it keeps one that may be invalid")
+				g.Expect(d.gets(want)).To(BeIdenticalTo(next), "the request was answered")
+				g.Expect(d.server.Count()).To(Equal(2))
+			})
+		}
+	}
 }

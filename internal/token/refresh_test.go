@@ -5,13 +5,13 @@ import (
 	"math"
 	"testing"
 	"time"
-	"unsafe"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/utils/clock"
 	"pgregory.net/rapid"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
+	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -154,18 +154,11 @@ func TestATokenFromTheFutureIsNotFresh(t *testing.T) {
 	}
 }
 
-// leap returns t as it would be had the wall clock been set while the monotonic one went on. The layout of a time
-// with a monotonic reading is that of package time: the wall clock's seconds stand above 30 bits of nanoseconds.
-func leap(t time.Time, by time.Duration) time.Time {
-	*(*uint64)(unsafe.Pointer(&t)) += uint64(by/time.Second) << 30 //nolint:gosec // there is no other way to two clocks
-	return t
-}
-
 func TestALeapOfTheWallClockNeverMakesATokenLastLonger(t *testing.T) {
 	g := NewWithT(t)
 	began := clock.RealClock{}.Now()
-	g.Expect(leap(began, 10*time.Minute).Round(0).Sub(began.Round(0))).To(Equal(10 * time.Minute))
-	g.Expect(leap(began, 10*time.Minute).Sub(began)).To(BeZero(), "the monotonic clock went on")
+	g.Expect(sfmctest.Leapt(began, 10*time.Minute).Round(0).Sub(began.Round(0))).To(Equal(10 * time.Minute))
+	g.Expect(sfmctest.Leapt(began, 10*time.Minute).Sub(began)).To(BeZero(), "the monotonic clock went on")
 
 	const life, before = 1079 * time.Second, 5 * time.Minute
 	mine := living("", began, life) // issued by this process
@@ -174,7 +167,7 @@ func TestALeapOfTheWallClockNeverMakesATokenLastLonger(t *testing.T) {
 		-10 * time.Minute, -time.Minute, -10 * time.Second, 0, 10 * time.Second, time.Minute, 10 * time.Minute,
 	} {
 		for after := time.Duration(0); after < time.Hour; after += 17 * time.Second {
-			now := leap(began.Add(after), by)
+			now := sfmctest.Leapt(began.Add(after), by)
 			if after >= life {
 				g.Expect(mine.IsFresh(now, before)).To(BeFalse(), "clock set by %s, expired %s ago", by, after-life)
 			}
@@ -184,11 +177,11 @@ func TestALeapOfTheWallClockNeverMakesATokenLastLonger(t *testing.T) {
 		}
 	}
 	// A clock that was set back: what this process issued is known to be fresh, what was only recorded isn't trusted.
-	back := leap(began.Add(10*time.Second), -10*time.Minute)
+	back := sfmctest.Leapt(began.Add(10*time.Second), -10*time.Minute)
 	g.Expect(mine.IsFresh(back, before)).To(BeTrue())
 	g.Expect(recorded.IsFresh(back, before)).To(BeFalse())
 	// A clock that was set forward: at worst a token is replaced early.
-	forward := leap(began.Add(10*time.Minute), 10*time.Minute)
+	forward := sfmctest.Leapt(began.Add(10*time.Minute), 10*time.Minute)
 	g.Expect(mine.IsFresh(forward, before)).To(BeFalse())
 	g.Expect(recorded.IsFresh(forward, before)).To(BeFalse())
 }
@@ -198,8 +191,8 @@ func TestATimeHasComeWhenEitherClockSaysSo(t *testing.T) {
 	now := clock.RealClock{}.Now()
 	at := now.Add(time.Hour)
 	g.Expect(Until(at, now)).To(Equal(time.Hour))
-	g.Expect(Until(at, leap(now, 10*time.Minute))).To(Equal(50*time.Minute), "the wall clock was set forward")
-	g.Expect(Until(at, leap(now, -10*time.Minute))).To(Equal(time.Hour), "it was set back")
-	g.Expect(Until(at.Round(0), leap(now, -10*time.Minute))).To(Equal(70*time.Minute), "a time without the other clock")
+	g.Expect(Until(at, sfmctest.Leapt(now, 10*time.Minute))).To(Equal(50*time.Minute), "the wall clock was set forward")
+	g.Expect(Until(at, sfmctest.Leapt(now, -10*time.Minute))).To(Equal(time.Hour), "it was set back")
+	g.Expect(Until(at.Round(0), sfmctest.Leapt(now, -10*time.Minute))).To(Equal(70*time.Minute), "a time without the other clock")
 	g.Expect(Until(now, at)).To(Equal(-time.Hour))
 }

@@ -2,10 +2,8 @@ package faults
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
-	"unsafe"
 
 	. "github.com/onsi/gomega"
 	"go.uber.org/goleak"
@@ -172,32 +170,6 @@ func TestABlockedClientAsksOnceAMinuteAndLessAndLess(t *testing.T) {
 		asked: asked, allowed: allowed, remark: fmt.Sprintf("all back %s after it ended", w.clock.Since(back))})
 }
 
-// leapingClock is a wall clock that somebody sets while the monotonic clock, and every timer, goes on.
-type leapingClock struct {
-	*clocktesting.FakeClock
-	mu  sync.Mutex
-	off time.Duration
-}
-
-func (c *leapingClock) leap(by time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.off += by
-}
-
-// Now has the leap in its wall reading alone. The layout of a time with a monotonic reading is that of package time:
-// the wall clock's seconds stand above 30 bits of nanoseconds.
-func (c *leapingClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.FakeClock.Now()
-	*(*uint64)(unsafe.Pointer(&now)) += uint64(int64(c.off/time.Second) << 30) //nolint:gosec // there is no other way to set a wall clock
-	return now
-}
-
-// Since is by the monotonic clock.
-func (c *leapingClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
-
 // restart starts the operator again, and waits until it has looked at every SFMCToken: before that it is idle too.
 func (w *clockWorld) restart() {
 	w.t.Helper()
@@ -221,7 +193,7 @@ func (w *clockWorld) renew() {
 }
 
 // leapAndStep sets the wall clock, and shows that no token runs out while time goes on.
-func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart bool, steps int) time.Duration {
+func (w *clockWorld) leapAndStep(wall *sfmctest.LeapingClock, by time.Duration, restart bool, steps int) time.Duration {
 	w.t.Helper()
 	// A token is replaced after at most 779 of its 1,199 true seconds, so 420 are left, and one step less.
 	const step, least = 20 * time.Second, 399 * time.Second
@@ -230,7 +202,7 @@ func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart b
 		// than the token's age (docs/reliability.md): so all tokens are new.
 		w.renew()
 	}
-	wall.leap(by)
+	wall.Leap(by)
 	if restart {
 		w.restart()
 	}
@@ -245,9 +217,9 @@ func (w *clockWorld) leapAndStep(wall *leapingClock, by time.Duration, restart b
 }
 
 func TestLeapsOfTheWallClockLetNoTokenExpire(t *testing.T) {
-	var wall *leapingClock
+	var wall *sfmctest.LeapingClock
 	w := newClockWorld(t, func(steady *clocktesting.FakeClock) clock.WithTicker {
-		wall = &leapingClock{FakeClock: steady}
+		wall = &sfmctest.LeapingClock{FakeClock: steady}
 		return wall
 	})
 	w.Eventually(w.worst).Should(BeNumerically(">", 0))
