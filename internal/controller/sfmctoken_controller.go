@@ -4,6 +4,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/events"
@@ -35,11 +36,19 @@ type Reconciler struct {
 	contests    *contests
 	clock       clock.PassiveClock
 	events      events.EventRecorder
+	// working is held by each worker, and alone by what comes after them.
+	working sync.RWMutex
 }
 
 // Reconcile makes the target Secret hold a valid token for exactly what the spec names, reports it, and says when to
 // reconcile again. When there is nothing to do, it sends no request to anyone.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	r.working.RLock()
+	defer r.working.RUnlock()
+	return r.reconcile(ctx, request)
+}
+
+func (r *Reconciler) reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var obj v1alpha1.SFMCToken
 	if err := r.objects.get(ctx, request.NamespacedName, &obj); err != nil {
 		if isStopped(ctx) {
@@ -105,14 +114,16 @@ func (r *Reconciler) tell(ctx context.Context, before, after *v1alpha1.SFMCToken
 }
 
 // sendRequests has token requests sent until the operator is stopped. A request that was sent then is worth its answer:
-// a token that comes is written, as nobody reconciles any more.
+// a token that comes is written, once the workers have finished what they were at.
 func (r *Reconciler) sendRequests(ctx context.Context) error {
 	r.issuer.Run(ctx)
+	r.working.Lock()
+	defer r.working.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	for _, asker := range r.issuer.Untaken() {
 		key := client.ObjectKey{Namespace: asker.Tenant, Name: asker.Name}
-		if _, err := r.Reconcile(ctx, ctrl.Request{NamespacedName: key}); err != nil {
+		if _, err := r.reconcile(ctx, ctrl.Request{NamespacedName: key}); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "write a token at the end", "SFMCToken", key)
 		}
 	}
