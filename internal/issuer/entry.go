@@ -10,7 +10,8 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
 )
 
-// demandFloor is the least time between two requests that people ask for, for one identity or past one closed gate.
+// demandFloor is the least time between two requests that people ask for, for one identity or past one closed gate. If
+// what they changed has helped, the next change is tried at once again.
 const demandFloor = 30 * time.Second
 
 // worthTelling is how long an asker waits before it should say so.
@@ -42,7 +43,8 @@ type entry struct {
 	// failure is what became of the last request, nil if it brought a token.
 	failure         *problem.Problem
 	isInvalidClient bool
-	demand          demand
+	// refresh is for new tokens that people ask for, change for what else they change while it fails.
+	refresh, change demand
 }
 
 // claim is what an asker asked for.
@@ -110,7 +112,7 @@ func (i *Issuer) await(e *entry, want *Want, candidate *Candidate, now time.Time
 		c.since = now
 	}
 	c.candidate, c.lifeLeft = candidate, want.LifeLeft
-	e.demand.isMade = e.demand.isMade || !want.After.IsZero()
+	e.refresh.isMade = e.refresh.isMade || !want.After.IsZero()
 	h.add(e, want.Tenant)
 	i.dispatch(h, now)
 	return e.whyWaiting(c, now)
@@ -133,8 +135,12 @@ func (i *Issuer) claimFor(e *entry, want *Want, now time.Time) *claim {
 	switch {
 	case isDemand:
 		if e.failure != nil {
-			e.failure = at(e.failure, e.demand.hurry(e.failure.RetryAt, now, now))
-			e.demand.isMade = true
+			made := &e.change
+			if !want.After.IsZero() {
+				made = &e.refresh
+			}
+			e.failure = at(e.failure, made.hurry(e.failure.RetryAt, now, now))
+			made.isMade = true
 		}
 		e.gate.hurry(now, now)
 	case isNew && e.failure == nil && !e.gate.isPaused():
@@ -146,7 +152,7 @@ func (i *Issuer) claimFor(e *entry, want *Want, now time.Time) *claim {
 // pending returns why an asker waits, nil if it doesn't.
 func (e *entry) pending(want *Want, now time.Time) error {
 	c := e.claims[want.Asker]
-	switch earliest := e.demand.earliest(now); {
+	switch earliest := e.refresh.earliest(now); {
 	case c.candidate != nil:
 		return e.whyWaiting(c, now)
 	case e.failure != nil && now.Before(e.failure.RetryAt):
@@ -178,6 +184,9 @@ func (e *entry) whyWaiting(c *claim, now time.Time) error {
 	}
 	return waiting
 }
+
+// isWished reports whether a person wants it sooner.
+func (e *entry) isWished() bool { return e.refresh.isMade || e.change.isMade }
 
 // isRefusal reports whether the reason to wait is that the client's id or secret was refused.
 func (e *entry) isRefusal(why error) bool {
@@ -299,7 +308,7 @@ func (e *entry) isIdle() bool { return len(e.claims) == 0 && !e.isInFlight }
 
 // isOver reports whether an identity may be forgotten.
 func (e *entry) isOver(now time.Time) bool {
-	return e.isIdle() && now.Sub(e.demand.sentAt) > demandFloor &&
+	return e.isIdle() && now.Sub(e.refresh.sentAt) > demandFloor &&
 		(e.failure == nil || now.After(e.failure.RetryAt.Add(outlasts)))
 }
 

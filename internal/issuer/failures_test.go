@@ -309,3 +309,30 @@ func TestAnEndpointThatIssuesTokensOfOneSecondIsAskedOnceASecondAtMost(t *testin
 	}
 	g.Expect(d.server.Count()).To(Equal(20))
 }
+
+func TestAChangeThatHelpedLeavesTheNextOneToBeTriedAtOnce(t *testing.T) {
+	g := NewWithT(t)
+	d := openDesk(t)
+	d.server.ChangeMode(func(m *sfmctest.Mode) { m.ExpiresIn = 10 * time.Second })
+	a, b := d.want(emea, "a"), d.want(emea, "b")
+	a.RefreshBefore, b.RefreshBefore = time.Second, time.Second
+	d.gets(a)
+	for n := range 3 {
+		d.pass(9 * time.Second) // the token is due
+		g.Expect(d.server.DisablePackage(hushID, true)).To(Succeed())
+		_, _ = d.fails(a)
+		_, _ = d.fails(b)
+		asked := d.server.Count()
+		g.Expect(d.server.DisablePackage(hushID, false)).To(Succeed())
+		// Both change: the second one while the request is under way.
+		a.Causes, b.Causes = fmt.Sprint(n), fmt.Sprint(n)
+		release := d.held()
+		_, err := d.Ask(t.Context(), a)
+		g.Expect(err).To(MatchError(errUnderWay))
+		_, err = d.Ask(t.Context(), b)
+		g.Expect(err).To(MatchError(errUnderWay))
+		release()
+		g.Expect(d.gets(b)).To(Equal(d.gets(a)))
+		g.Expect(d.server.Count()-asked).To(Equal(1), "less than 30 s after the change before, which had helped")
+	}
+}

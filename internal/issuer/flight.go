@@ -26,7 +26,8 @@ func (i *Issuer) send(h *host, l *line, now time.Time) {
 	c := e.claimOf(l.tenant)
 	f := &flight{entry: e, host: h, tenant: l.tenant, candidate: c.candidate, lifeLeft: c.lifeLeft, sent: now,
 		closings: e.gate.closings}
-	e.demand.sent(now)
+	e.refresh.sent(now)
+	e.change.sent(now)
 	e.gate.demand.sent(now)
 	e.gate.sentAt = now
 	e.gate.inFlight++
@@ -67,9 +68,11 @@ func (i *Issuer) land(f *flight, got sfmc.Token, failed *sfmc.Error) (issued *to
 	if i.inFlight[f.tenant]--; i.inFlight[f.tenant] == 0 {
 		delete(i.inFlight, f.tenant)
 	}
+	e.refresh.isMade, e.change.isMade = false, false // who has asked meanwhile asks again
 	if failed != nil {
 		e.fail(f, failed, now)
 	} else {
+		e.change = demand{}
 		issued = i.remember(f, got, now)
 		e.failure, e.isInvalidClient = nil, false
 		e.gate.succeed(f)

@@ -61,7 +61,7 @@ func (g *gate) succeed(f *flight) {
 		return // it was under way before, and says nothing of the pause
 	}
 	g.isProven, g.isRefused, g.problem = true, false, nil
-	g.demand.isMade = false
+	g.demand = demand{}
 	clear(g.failed)
 }
 

@@ -100,7 +100,7 @@ func (l *line) first() *entry {
 		if e.failure == nil {
 			return e
 		}
-		if e.demand.isMade && !first.demand.isMade {
+		if e.isWished() && !first.isWished() {
 			first = e
 		}
 	}

@@ -241,13 +241,16 @@ func (i *Issuer) Newest(held *token.Token, identities []string) *token.Token {
 	return held
 }
 
-// IsForeign reports whether a token was issued to another process while this one was at work: they both do the same.
+// IsForeign reports whether a token was issued to another process while this one was at work: they both do the same. Of
+// one that has expired, or where there are very many, this process may have forgotten its own.
 func (i *Issuer) IsForeign(held *token.Token) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	latest := i.tokens[held.Identity]
-	return !i.started.IsZero() && held.IssuedAt.After(i.started.Add(token.ClockSkew)) &&
-		(latest == nil || isLater(held, latest, i.options.Clock.Now()))
+	latest, now := i.tokens[held.Identity], i.options.Clock.Now()
+	if i.started.IsZero() || !held.IssuedAt.After(i.started.Add(token.ClockSkew)) || !now.Before(held.ExpiresAt) {
+		return false
+	}
+	return latest == nil && len(i.tokens) < maxTokens || latest != nil && isLater(held, latest, now)
 }
 
 // isLater reports whether a token was issued later than another one. Neither counts if that is in the future.

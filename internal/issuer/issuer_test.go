@@ -303,3 +303,24 @@ func TestAfterTheWallClockWasSetBackANewTokenIsTheNewestAllTheSame(t *testing.T)
 		}
 	}
 }
+
+func TestATokenOfAnotherProcessIsToldFromOnesOwn(t *testing.T) {
+	g := NewWithT(t)
+	d := openDesk(t)
+	want := d.want(emea, "a")
+	foreign := func() *token.Token { return living(identity(want), d.clock.Now(), usualLife) }
+	g.Expect(d.IsForeign(foreign())).To(BeFalse(), "nobody has asked yet")
+	own := d.gets(want)
+	g.Expect(d.IsForeign(own)).To(BeFalse())
+	d.pass(token.ClockSkew)
+	g.Expect(d.IsForeign(foreign())).To(BeFalse(), "it may be one of before this process")
+	d.pass(1)
+	another := foreign()
+	g.Expect(d.IsForeign(another)).To(BeTrue())
+	d.pass(10 * time.Minute)
+	mine := living(identity(want), d.clock.Now(), usualLife)
+	d.learn(mine, d.clock.Now())
+	d.pass(usualLife + sweepEvery)
+	g.Expect(d.Latest(identity(want))).To(BeNil(), "it is over, and forgotten")
+	g.Expect(d.IsForeign(mine)).To(BeFalse(), "though it is in the Secret still")
+}
