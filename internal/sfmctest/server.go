@@ -191,16 +191,24 @@ func (s *Server) BringUp() error {
 
 const loopback = "127.0.0.1"
 
-// listen listens on an address, or on a loopback port if it is empty. That is
-// below those that systems give to outgoing connections: none takes it while the
-// server is down.
+// lastPort is the loopback port that was tried last, less lowestPort. No port
+// comes twice in a process: a server at another's address would be that one to
+// an operator that still sees its tokens.
+var lastPort atomic.Uint32
+
+func init() { lastPort.Store(rand.Uint32N(highestPort - lowestPort)) } //nolint:gosec // spreads, guards nothing
+
+// Ports below those that systems give to outgoing connections: none takes one
+// while its server is down.
+const lowestPort, highestPort = 10000, 20000
+
+// listen listens on an address, or on a loopback port if it is empty.
 func listen(address string) (listener net.Listener, err error) {
 	if address != "" {
 		return net.Listen("tcp", address)
 	}
-	const lowest, highest = 10000, 20000
 	for range 1000 {
-		port := strconv.Itoa(lowest + rand.IntN(highest-lowest)) //nolint:gosec // spreads, guards nothing
+		port := strconv.Itoa(lowestPort + int(lastPort.Add(1)%(highestPort-lowestPort)))
 		if listener, err = net.Listen("tcp", net.JoinHostPort(loopback, port)); err == nil {
 			break
 		}
