@@ -20,8 +20,9 @@ const (
 	keyAuthBaseURI           = "auth_base_uri"
 )
 
-// maxLength bounds a value in bytes; real ones have less than 100.
-const maxLength = 1024
+var knownKeys = []string{
+	keyClientID, keyClientSecret, keyClientSecretStaged, keyClientSecretExpiresAt, keyAuthBaseURI,
+}
 
 // unreadable stands for a client_secret_expires_at that is neither a date nor a time.
 const unreadable = "unreadable"
@@ -59,7 +60,8 @@ func parse(data map[string][]byte, allowedHosts []string) (Credentials, error) {
 	}
 	uri := value(keyAuthBaseURI)
 	if len(wrong) > 0 {
-		return Credentials{}, problem.New(v1alpha1.ReasonCredentialsInvalid, errors.New(strings.Join(wrong, "; ")))
+		err := errors.New(strings.Join(wrong, "; ") + otherKeys(data))
+		return Credentials{}, problem.New(v1alpha1.ReasonCredentialsInvalid, err)
 	}
 	host, err := sfmc.ParseAuthBaseURI(uri, allowedHosts)
 	if err != nil {
@@ -67,21 +69,6 @@ func parse(data map[string][]byte, allowedHosts []string) (Credentials, error) {
 	}
 	parsed.authHost = host
 	return parsed, nil
-}
-
-// mistakeIn returns what is wrong about a value, without quoting it; nothing if it can be used.
-func mistakeIn(trimmed string, found bool) string {
-	switch {
-	case !found:
-		return "is missing"
-	case trimmed == "":
-		return "is empty"
-	case len(trimmed) > maxLength:
-		return fmt.Sprintf("is longer than %d bytes", maxLength)
-	case strings.ContainsFunc(trimmed, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return "has a space, a line break or a character that is not ASCII in the middle"
-	}
-	return ""
 }
 
 // parseExpiry reads a time, or a date, which ends with its day. A mistake in it is no reason to ask for no token.

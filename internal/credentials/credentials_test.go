@@ -1,7 +1,10 @@
 package credentials
 
 import (
+	"encoding/base64"
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +20,6 @@ const (
 	tenantHost = "mcabcdefghij-0123456789k-lmn.auth.marketingcloudapis.com"
 	hushID     = "journeysclientid00000000"
 	hushSecret = "Zq7hushThisIsTheSecret99"
-	inMiddle   = " has a space, a line break or a character that is not ASCII in the middle"
 )
 
 // keys are a credentials Secret's data, with some keys changed; a nil value leaves the key out.
@@ -37,6 +39,17 @@ func keys(changes map[string][]byte) map[string][]byte {
 
 // with are the same with one key changed.
 func with(key, value string) map[string][]byte { return keys(map[string][]byte{key: []byte(value)}) }
+
+func encoded(value string) string { return base64.StdEncoding.EncodeToString([]byte(value)) }
+
+// other are so many keys with other names.
+func other(count int) map[string][]byte {
+	data := map[string][]byte{}
+	for i := range count {
+		data[string(rune('a'+i))] = nil
+	}
+	return data
+}
 
 // without are the same without a key.
 func without(key string) map[string][]byte { return keys(map[string][]byte{key: nil}) }
@@ -76,25 +89,46 @@ func TestCredentialsThatCantBeUsedAreRefusedByTheNameOfTheKey(t *testing.T) {
 	address := func(uri, says string) row { return row{with("auth_base_uri", uri), "key auth_base_uri" + says} }
 	secret := func(value, says string) row { return row{with("client_secret", value), "key client_secret" + says} }
 	for name, row := range map[string]row{
-		"nothing":          {nil, allMissing},
+		"nothing":          {nil, allMissing + "; there are no keys at all"},
 		"no client id":     {without("client_id"), "key client_id is missing"},
 		"no client secret": {without("client_secret"), "key client_secret is missing"},
 		"no address":       {without("auth_base_uri"), "key auth_base_uri is missing"},
 		"other names": {
-			map[string][]byte{"clientId": []byte(hushID), "clientSecret": []byte(hushSecret)}, allMissing,
+			map[string][]byte{"clientId": []byte(hushID), "clientSecret": []byte(hushSecret)},
+			allMissing + "; keys with other names are clientId, clientSecret",
 		},
+		"many other names":      {other(12), allMissing + "; keys with other names are a, b, c, d, e, f, g, h, i, j and 2 more"},
 		"an empty secret":       secret("", " is empty"),
 		"a newline as secret":   secret("\n", " is empty"),
-		"a space in the middle": {with("client_id", hushID+" "+hushSecret), "key client_id" + inMiddle},
-		"two lines":             secret(hushSecret+"\n"+hushSecret, inMiddle),
-		"a byte order mark":     {with("client_id", "\ufeff"+hushID), "key client_id" + inMiddle},
-		"no text":               secret("\x00\x01\x02", inMiddle),
-		"no UTF-8":              secret("a\xffb", inMiddle),
-		"an umlaut":             secret("geheimschlüssel", inMiddle),
-		"a staged umlaut": {
-			with("client_secret_staged", "geheimschlüssel"), "key client_secret_staged" + inMiddle,
+		"a space in the middle": {with("client_id", hushID+" "+hushSecret), "key client_id has a space as character 25 of 49"},
+		"two lines":             secret(hushSecret+"\r\n"+hushSecret, " has a line break as character 25 of 50"),
+		"a byte order mark": {
+			with("client_id", "\ufeff"+hushID),
+			"key client_id has a byte order mark (U+FEFF), which can't be seen, as character 1 of 25",
 		},
-		"a line break in the URI": address("https://"+tenantHost+"\n/v2", inMiddle),
+		"a zero-width space": secret(hushSecret[:5]+"\u200b"+hushSecret[5:],
+			" has a zero-width space (U+200B), which can't be seen, as character 6 of 25"),
+		"one at the end": secret(hushSecret+"\u2060",
+			" has a word joiner (U+2060), which can't be seen, as character 25 of 25"),
+		"another invisible one": secret("ab\u2063c", " has a character that can't be seen (U+2063) as character 3 of 4"),
+		"no text":               secret("\x01\x02", " has a character that can't be seen (U+0001) as character 1 of 2"),
+		"UTF-16":                secret("\xff\xfea\x00b\x00", " is no text, or one that was saved as UTF-16: save it as UTF-8"),
+		"no UTF-8":              secret("a\xffb", " has a byte that is no UTF-8 as character 2 of 3"),
+		"an umlaut":             secret("geheimschlüssel", " has a character that is not ASCII as character 11 of 15"),
+		"a replacement":         secret("a\ufffd", " has a character that is not ASCII as character 2 of 2"),
+		"quotes":                secret(`"`+hushSecret+`"`, " has quotes around it: take them away"),
+		"single quotes":         address("'https://"+tenantHost+"'", " has quotes around it: take them away"),
+		"printed quotes":        secret("“"+hushSecret+"”", " has quotes around it: take them away"),
+		"half a quote":          secret(`"`+hushSecret+"ü", " has a character that is not ASCII as character 26 of 26"),
+		"encoded twice":         secret(encoded(hushSecret), " was encoded twice in Base64: "),
+		"encoded with its line": {with("client_id", encoded(hushID+"\n")), "key client_id was encoded twice in Base64: "},
+		"the address encoded":   address(encoded("https://"+tenantHost), " was encoded twice in Base64: "),
+		"a staged umlaut": {
+			with("client_secret_staged", "geheimschlüssel"),
+			"key client_secret_staged has a character that is not ASCII as character 11 of 15",
+		},
+		"a line break in the URI": address("https://"+tenantHost+"\n/v2",
+			fmt.Sprintf(" has a line break as character %d of %d", len(tenantHost)+9, len(tenantHost)+12)),
 		"too long": {
 			with("client_id", strings.Repeat("x", 1025)), "key client_id is longer than 1024 bytes",
 		},
@@ -202,7 +236,12 @@ func FuzzParseCredentials(f *testing.F) {
 	f.Add([]byte("a b"), []byte(strings.Repeat("s", 1025)), []byte("https://gateway.example"))
 	// Whatever the values are, these texts and no others come of them.
 	fixed := []string{"key client_id", "key client_secret", "key auth_base_uri", " is missing", " is empty",
-		" is longer than 1024 bytes", inMiddle, "; "}
+		" is longer than 1024 bytes", " is no text, or one that was saved as UTF-16: save it as UTF-8",
+		" has quotes around it: take them away",
+		" was encoded twice in Base64: under data it is encoded once, under stringData not at all", "; "}
+	strange := regexp.MustCompile(` has (a space|a line break|a byte that is no UTF-8|a character that is not ASCII|` +
+		`a character that can't be seen \(U\+[0-9A-F]+\)|[a-z -]+ \(U\+[0-9A-F]{4}\), which can't be seen,)` +
+		` as character \d+ of \d+`)
 	f.Fuzz(func(t *testing.T, id, secret, uri []byte) {
 		data := map[string][]byte{"client_id": id, "client_secret": secret, "auth_base_uri": uri}
 		got, err := parse(data, []string{"gateway.example"})
@@ -222,6 +261,7 @@ func FuzzParseCredentials(f *testing.F) {
 		if badHost != nil {
 			text = strings.Replace(text, "key auth_base_uri: "+badHost.Problem, "", 1) // fuzzed in package sfmc
 		}
+		text = strange.ReplaceAllString(text, "")
 		for _, part := range fixed {
 			text = strings.ReplaceAll(text, part, "")
 		}

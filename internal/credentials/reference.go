@@ -97,19 +97,40 @@ func (r Reference) denied() error {
 }
 
 // notFound says that the credentials aren't there (yet). In another namespace that takes away their use.
-func (r Reference) notFound() error {
+func (r Reference) notFound(ctx context.Context) error {
 	missing := problem.New(v1alpha1.ReasonCredentialsNotFound, fmt.Errorf("the credentials %s %q does not exist in "+
-		"namespace %q; create it with the keys %s, %s and %s",
-		r.kind, r.Key.Name, r.Key.Namespace, keyClientID, keyClientSecret, keyAuthBaseURI))
+		"namespace %q; create it with the keys %s, %s and %s%s",
+		r.kind, r.Key.Name, r.Key.Namespace, keyClientID, keyClientSecret, keyAuthBaseURI, r.likelyCause(ctx)))
 	missing.Revokes = IsForeign(r.obj)
 	return missing
+}
+
+// likelyCause names a Secret that kustomize may have made, which puts a hash behind the name. Of another namespace
+// nobody learns what is there.
+func (r Reference) likelyCause(ctx context.Context) string {
+	secrets := MetadataListOf("Secret")
+	if IsForeign(r.obj) || r.store.Metadata.List(ctx, secrets, client.InNamespace(r.Key.Namespace),
+		client.UnsafeDisableDeepCopy) != nil {
+		return ""
+	}
+	first := "" // in an order that stays the same
+	for i := range secrets.Items {
+		if name := secrets.Items[i].Name; strings.HasPrefix(name, r.Key.Name+"-") && (first == "" || name < first) {
+			first = name
+		}
+	}
+	if first == "" {
+		return ""
+	}
+	return fmt.Sprintf("; Secret %q is there: if kustomize made it, kustomize must be told to put the hash behind its "+
+		"name into spec.credentialsSecretRef.name, too: see config/kustomize", first)
 }
 
 // Version names the credentials as they are now, by the cache. As long as it stays the same, they needn't be read.
 func (r Reference) Version(ctx context.Context) (string, error) {
 	secret := MetadataOf("Secret")
 	if err := r.store.Metadata.Get(ctx, r.Key, secret); apierrors.IsNotFound(err) {
-		return "", r.notFound()
+		return "", r.notFound(ctx)
 	} else if err != nil {
 		return "", fmt.Errorf("look up the credentials Secret: %w", err)
 	}
@@ -134,7 +155,7 @@ func KeyIn(version string) types.NamespacedName {
 func (r Reference) Read(ctx context.Context) (Credentials, error) {
 	var secret corev1.Secret
 	if err := r.store.Live.Get(ctx, r.Key, &secret); apierrors.IsNotFound(err) {
-		return Credentials{}, r.notFound()
+		return Credentials{}, r.notFound(ctx)
 	} else if err != nil {
 		return Credentials{}, fmt.Errorf("read the credentials Secret: %w", err)
 	}
@@ -150,5 +171,12 @@ func (r Reference) Read(ctx context.Context) (Credentials, error) {
 func MetadataOf(kind string) *metav1.PartialObjectMetadata {
 	empty := &metav1.PartialObjectMetadata{}
 	empty.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	return empty
+}
+
+// MetadataListOf returns an empty list of those.
+func MetadataListOf(kind string) *metav1.PartialObjectMetadataList {
+	empty := &metav1.PartialObjectMetadataList{}
+	empty.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind + "List"))
 	return empty
 }

@@ -31,6 +31,7 @@ func isHostNotAllowed(err error) bool { return hostNotAllowed(err) != nil }
 type cluster struct {
 	client.Reader
 	secret *corev1.Secret
+	names  []string // of Secrets beside it
 	grants []v1alpha1.SFMCAccessGrant
 	err    error // of each read
 }
@@ -55,6 +56,14 @@ func (c cluster) Get(_ context.Context, key client.ObjectKey, obj client.Object,
 func (c cluster) List(_ context.Context, list client.ObjectList, options ...client.ListOption) error {
 	var asked client.ListOptions
 	asked.ApplyOptions(options)
+	if metadata, isMetadata := list.(*metav1.PartialObjectMetadataList); isMetadata {
+		if c.secret != nil && c.secret.Namespace == asked.Namespace {
+			for _, name := range c.names {
+				metadata.Items = append(metadata.Items, metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}})
+			}
+		}
+		return c.err
+	}
 	found := list.(*v1alpha1.SFMCAccessGrantList)
 	for i := range c.grants {
 		for _, key := range GrantKeys(&c.grants[i]) {
@@ -105,6 +114,22 @@ func aGrant() v1alpha1.SFMCAccessGrant {
 			AccountIDs:           []v1alpha1.AccountID{"510004567"},
 		},
 	}
+}
+
+func TestASecretWithKustomizesHashIsNamedWhereTheOneWithoutItIsMissing(t *testing.T) {
+	g := NewWithT(t)
+	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "marketing", Name: "other"}}
+	says := func(namespace string, names ...string) string {
+		foreign := anSFMCToken(namespace)
+		other.Namespace = KeyOf(foreign).Namespace
+		_, err := cluster{secret: other, names: names, grants: []v1alpha1.SFMCAccessGrant{aGrant()}}.store().Of(foreign).Version(t.Context())
+		g.Expect(err).To(mean(v1alpha1.ReasonCredentialsNotFound, namespace != ""))
+		return err.Error()
+	}
+	const hint = `; Secret "sfmc-package-5h2f7t9kg8" is there: if kustomize made it, `
+	g.Expect(says("", "sfmc-package-9", "sfmc-package-5h2f7t9kg8", "a")).To(ContainSubstring(hint))
+	g.Expect(says("", "sfmc-packages", "sfmc", "a-sfmc-package-1")).NotTo(ContainSubstring("is there"))
+	g.Expect(says("platform", "sfmc-package-5h2f7t9kg8")).NotTo(ContainSubstring("is there"), "nobody learns of others' Secrets")
 }
 
 func TestErrorsOfCredentialsNameTheSecretAndWhatToWrite(t *testing.T) {
