@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -32,6 +32,9 @@ unit: ## Run the tests that need no control plane.
 integration: control-plane ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
 	cd test && go test -count=1 -timeout 30m .
+
+integration-guarded: control-plane ## Run them where owner references are guarded, as on OpenShift.
+	cd test && API_SERVER_FLAGS=--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement go test -count=1 -timeout 30m .
 
 faults: control-plane ## Run the fault suite, with two minutes of faults at random and bad neighbours of a quarter of their size.
 	cd test && go test -count=1 -timeout 45m -v ./faults -soak 2m

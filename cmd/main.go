@@ -22,6 +22,7 @@ import (
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/controller"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmc"
+	"github.com/sfmctoken/sfmctoken-operator/internal/version"
 )
 
 // shutdownTimeout lets a token request (30 s) and the write of its token (10 s) come to their end.
@@ -29,17 +30,21 @@ const shutdownTimeout = 45 * time.Second
 
 type settings struct {
 	controller.Options
-	caFile, logLevel, metricsAddress, probeAddress, leaderElectionNamespace string
-	leaderElect, metricsSecure                                              bool
+	caFile, logLevel, metricsAddress, metricsCertDir, probeAddress, leaderElectionNamespace string
+	leaderElect, metricsSecure                                                              bool
 }
 
-// addTo is a flag that can be given several times, or once with commas.
+// addTo is a flag that can be given several times, or once with commas. Without a value it would mean the opposite.
 func addTo(items *[]string) func(value string) error {
 	return func(value string) error {
+		before := len(*items)
 		for item := range strings.SplitSeq(value, ",") {
 			if item = strings.TrimSpace(item); item != "" {
 				*items = append(*items, item)
 			}
+		}
+		if len(*items) == before {
+			return errors.New("it names nothing; leave the flag out if nothing is meant")
 		}
 		return nil
 	}
@@ -70,9 +75,17 @@ func main() {
 		"Address of the metrics endpoint, for example :8443. Default: 0, none.")
 	flag.BoolVar(&s.metricsSecure, "metrics-secure", true,
 		"Serve metrics over TLS and only to whom Kubernetes allows it.")
+	flag.StringVar(&s.metricsCertDir, "metrics-cert-dir", "",
+		"Directory with tls.crt and tls.key to serve metrics with; new ones are noticed. "+
+			"Default: a certificate that the operator signs itself.")
 	flag.StringVar(&s.probeAddress, "health-probe-bind-address", ":8081",
 		"Address of the probes /healthz and /readyz; 0 for none.")
+	showsVersion := flag.Bool("version", false, "Print what this was built from, and end.")
 	flag.Parse()
+	if *showsVersion {
+		fmt.Println("sfmctoken-operator", version.Get())
+		return
+	}
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "sfmctoken-operator:", err)
 		os.Exit(1)
@@ -83,6 +96,9 @@ func run(s settings) error {
 	if err := setLogger(s.logLevel); err != nil {
 		return err
 	}
+	built := version.Get()
+	ctrl.Log.Info("sfmctoken-operator",
+		"version", built.Version, "revision", built.Revision, "goVersion", built.GoVersion)
 	for i, host := range s.AllowedAuthHosts {
 		parsed, err := sfmc.ParseAllowedHost(host)
 		if err != nil {
@@ -107,7 +123,7 @@ func run(s settings) error {
 	config.QPS = -1 // the API server has its own priority and fairness
 	// Compressing the watches costs the API server more than the rest of a refresh.
 	config.DisableCompression = true
-	config.UserAgent = "sfmctoken-operator"
+	config.UserAgent = built.UserAgent("sfmctoken-operator")
 	if err := noticeSilence(config); err != nil {
 		return err
 	}
@@ -136,6 +152,7 @@ func (s settings) managerOptions() ctrl.Options {
 	options.Metrics = metricsserver.Options{
 		BindAddress:   s.metricsAddress,
 		SecureServing: s.metricsSecure,
+		CertDir:       s.metricsCertDir,
 		// HTTP/2 has had denial-of-service flaws that a scrape doesn't need.
 		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
 	}

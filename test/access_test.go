@@ -1,7 +1,9 @@
 package test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +11,8 @@ import (
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,7 +69,7 @@ func (w *world) label(namespace, key, value string) {
 	change(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, func(n *corev1.Namespace) { n.Labels[key] = value })
 }
 
-var denied = []string{"Ready=False NoToken", "Stalled=True AccessDenied"}
+var denied = []string{"Ready=False AccessDenied", "Stalled=True AccessDenied"}
 
 func TestEveryReferenceToAnotherNamespaceIsDeniedUnlessOneGrantCoversAllOfIt(t *testing.T) {
 	w := newWorld(t)
@@ -212,7 +216,7 @@ func TestATokenGoesWhenAccessIsTakenAwayAndComesBackWithIt(t *testing.T) {
 	}
 	// Suspended, and with a target that is somebody else's meanwhile, it is taken out all the same.
 	change(w, w.get("journeys"), func(token *v1alpha1.SFMCToken) { token.Spec.Suspend = true })
-	w.says("journeys", "Ready=True TokenValid", "Reconciling=True Suspended")
+	w.says("journeys", "Ready=True TokenValid", "Suspended=True Suspended")
 	w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
 	w.emptied("journeys")
 }
@@ -224,7 +228,7 @@ func TestATokenGoesWithTheCredentialsSecretOfAnotherNamespace(t *testing.T) {
 	w.token("journeys", from(platform, "package"))
 	w.ready("journeys")
 	w.deleteCredentials(platform)
-	w.says("journeys", "Ready=False NoToken", "Reconciling=True CredentialsNotFound")
+	w.says("journeys", "Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound")
 	w.Expect(w.secret("journeys").Data).To(BeEmpty())
 	// Replaced under the same name by credentials of another package: its token, not the old one.
 	another := w.pkg
@@ -234,6 +238,65 @@ func TestATokenGoesWithTheCredentialsSecretOfAnotherNamespace(t *testing.T) {
 	w.ready("journeys")
 	w.Expect(w.sfmc.CountFor(another.ClientID, unit)).To(Equal(1))
 	w.Expect(w.sfmc.Count()).To(Equal(2))
+
+	// Suspended, it goes all the same.
+	change(w, w.get("journeys"), func(token *v1alpha1.SFMCToken) { token.Spec.Suspend = true })
+	w.says("journeys", valid, "Suspended=True Suspended")
+	w.deleteCredentials(platform)
+	w.says("journeys", "Ready=False CredentialsNotFound", "Suspended=True Suspended")
+	w.Expect(w.secret("journeys").Data).To(BeEmpty())
+}
+
+// denyReads lets nobody's Secret be read by the operator, which still hears of them.
+func (w *world) denyReads() (allow func()) {
+	w.t.Helper()
+	set := func(verbs ...string) error {
+		role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "sfmctoken-operator"}}
+		if err := admin.Get(context.Background(), client.ObjectKeyFromObject(role), role); err != nil {
+			return err
+		}
+		for i := range role.Rules {
+			if slices.Equal(role.Rules[i].Resources, []string{"secrets"}) {
+				role.Rules[i].Verbs = verbs
+			}
+		}
+		return admin.Update(context.Background(), role)
+	}
+	tried := func() error {
+		live, err := client.New(operator, client.Options{})
+		w.Expect(err).NotTo(HaveOccurred())
+		return live.Get(context.Background(), client.ObjectKey{Namespace: w.ns, Name: "sfmc-package"}, &corev1.Secret{})
+	}
+	allow = func() {
+		w.Expect(set("create", "get", "list", "update", "watch")).To(Succeed())
+		w.Eventually(tried).Should(Succeed())
+	}
+	w.t.Cleanup(allow)
+	w.Expect(set("create", "list", "update", "watch")).To(Succeed())
+	w.Eventually(tried).Should(MatchError(apierrors.IsForbidden, "is forbidden"))
+	return allow
+}
+
+func TestARevocationDuringAFailedReadIsRetried(t *testing.T) {
+	w := newWorld(t)
+	platform := w.platform()
+	grant := w.grant(platform, "emea")
+	w.token("journeys", from(platform, "package"), func(t *v1alpha1.SFMCToken) {
+		data := map[string]v1alpha1.TemplateText{}
+		for i := range 5 {
+			data[fmt.Sprint("key-", i)] = v1alpha1.TemplateText(strings.Repeat("x", 4096)) // no cache keeps it whole
+		}
+		t.Spec.Target = &v1alpha1.Target{Template: &v1alpha1.TargetTemplate{Data: data}}
+	})
+	w.ready("journeys")
+	allow := w.denyReads()
+	w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
+	w.says("journeys", valid, "RefreshFailing=True KubernetesAPIError", fine)
+	w.Expect(w.alive(w.held("journeys"), unit)).To(BeTrue(), "and that is true")
+	w.step(10 * time.Second)
+	allow()
+	w.travel(time.Minute, time.Second, func() bool { return len(w.secret("journeys").Data) == 0 })
+	w.emptied("journeys")
 }
 
 func TestAccessThatGoesDuringARequestLeavesNothingInTheTarget(t *testing.T) {
@@ -284,9 +347,9 @@ func TestAccessThatGoesDuringARequestLeavesNothingInTheTarget(t *testing.T) {
 			w.token("journeys", from(platform, "package"))
 			w.Eventually(w.sfmc.Issued).Should(Equal(2))
 			way.take(w, platform, grant)
-			w.says("served", "Ready=False NoToken", way.says) // so the operator knows
+			w.says("served", unready(way.says), way.says) // so the operator knows
 			release()
-			w.says("journeys", "Ready=False NoToken", way.says)
+			w.says("journeys", unready(way.says), way.says)
 			w.Expect(w.sfmc.CountFor(w.pkg.ClientID, unit)).To(Equal(1))
 			w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "the-last-event"}})
 			for e := range changes.ResultChan() {
@@ -337,7 +400,7 @@ func TestAReferenceThatIsNoLongerGrantedIsGivenUpUnderItsFormerNameToo(t *testin
 	w.ready("journeys")
 	w.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "taken"}})
 	change(w, w.get("journeys"), func(token *v1alpha1.SFMCToken) { token.Spec.Target = &v1alpha1.Target{Name: "taken"} })
-	w.says("journeys", "Ready=False NoToken", "Stalled=True TargetConflict")
+	w.says("journeys", "Ready=False TargetConflict", "Stalled=True TargetConflict")
 	w.Expect(w.held("journeys")).NotTo(BeEmpty(), "the former Secret keeps it while the new one can't be written")
 	w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
 	w.says("journeys", denied...)

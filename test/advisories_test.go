@@ -69,7 +69,7 @@ func templatesReachNothingOutside(t *testing.T) {
 		w.token(name, func(token *v1alpha1.SFMCToken) {
 			token.Spec.Target = &v1alpha1.Target{Template: &v1alpha1.TargetTemplate{Data: map[string]v1alpha1.TemplateText{"further": v1alpha1.TemplateText(template)}}}
 		})
-		w.says(name, "Ready=False NoToken", "Stalled=True TemplateInvalid")
+		w.says(name, "Ready=False TemplateInvalid", "Stalled=True TemplateInvalid")
 	}
 	w.Expect(w.sfmc.Count()).To(BeZero())
 }

@@ -82,7 +82,7 @@ func TestASecondWriterIsAnsweredEverMoreSlowlyAndNamedAndNewTokensAreWrittenInTi
 	w.ready("journeys")
 	w.says("journeys", valid, alone)
 	r := w.rival("journeys", "access_token")
-	w.says("journeys", "Ready=False NoToken", delayed, fine, contested)
+	w.says("journeys", unready(delayed), delayed, fine, contested)
 	w.Expect(w.contest("journeys")).To(HavePrefix(`Secret journeys is changed again and again: data key "access_token" by the field manager "rogue"; `))
 	w.hasCome(r, 4)
 	for i, wait := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
@@ -98,7 +98,7 @@ func TestASecondWriterIsAnsweredEverMoreSlowlyAndNamedAndNewTokensAreWrittenInTi
 	w.travel(20*time.Minute, 10*time.Second, func() bool { return w.sfmc.Count() == 2 })
 	w.Expect(w.clock.Since(start)).To(BeNumerically("<", 14*time.Minute))
 	w.Eventually(r.saw.Load).ShouldNot(Equal(first), "it was written, and spoilt")
-	w.says("journeys", "Ready=False NoToken", delayed, contested)
+	w.says("journeys", unready(delayed), delayed, contested)
 
 	// The rival goes.
 	r.stop()
@@ -141,7 +141,7 @@ func TestATargetThatIsDeletedAgainAndAgainComesBackEverMoreSlowly(t *testing.T) 
 	for i := range 6 {
 		w.Expect(admin.Delete(w.ctx, w.secret("journeys"))).To(Succeed())
 		if i >= 3 {
-			w.says("journeys", "Ready=False NoToken", delayed, fine, contested)
+			w.says("journeys", unready(delayed), delayed, fine, contested)
 			w.Expect(w.secret("journeys")).To(BeNil())
 			w.step(time.Second << (i - 3))
 		}
@@ -191,7 +191,7 @@ func (w *world) altered(key string) {
 func TestAPolicyThatChangesEveryWriteIsNamedAndReadyStaysTrue(t *testing.T) {
 	for key, ready := range map[string][]string{
 		"injected":     {valid, settled},
-		"access_token": {"Ready=False NoToken", delayed},
+		"access_token": {unready(delayed), delayed},
 	} {
 		t.Run(key, func(t *testing.T) {
 			w := newWorld(t)

@@ -533,7 +533,7 @@ func TestAFailureLeavesTheOldTokenInTheSecret(t *testing.T) {
 	w.ready("journeys")
 	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError, Times: sfmctest.Forever})
 	w.travel(14*time.Minute, 10*time.Second, func() bool { return w.sfmc.Count() > 1 })
-	w.says("journeys", valid, "Reconciling=True EndpointUnavailable")
+	w.says("journeys", valid, "RefreshFailing=True EndpointUnavailable")
 	w.Expect(w.alive(w.held("journeys"), "510004567")).To(BeTrue())
 }
 

@@ -14,10 +14,10 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
-// message is what an SFMCToken's Stalled or Reconciling condition says.
+// message is what the condition of an SFMCToken says that tells why there is no new token.
 func (w *world) message(name string) string {
 	token := w.get(name)
-	for _, kind := range []string{"Stalled", "Reconciling"} {
+	for _, kind := range []string{"Stalled", "Reconciling", "RefreshFailing", "Suspended"} {
 		if found := meta.FindStatusCondition(token.Status.Conditions, kind); found != nil {
 			return found.Message
 		}
@@ -31,13 +31,13 @@ func TestAnEndpointDownForLongerThanALife(t *testing.T) {
 	expires := w.ready("journeys").Status.ExpiresAt.Time
 	w.sfmc.TakeDown()
 	w.setTime(w.get("journeys").Status.RefreshAt.Add(time.Second))
-	w.says("journeys", valid, "Reconciling=True EndpointUnavailable", fine)
+	w.says("journeys", valid, "RefreshFailing=True EndpointUnavailable", fine)
 
 	// Ready is True until the very moment of expiry.
 	w.setTime(expires.Add(-time.Second))
 	w.Consistently(func() []string { return w.conditions("journeys", valid) }, 300*time.Millisecond).Should(Equal([]string{valid}))
 	w.setTime(expires)
-	w.says("journeys", "Ready=False TokenExpired", "Reconciling=True EndpointUnavailable")
+	w.says("journeys", "Ready=False EndpointUnavailable", "Reconciling=True EndpointUnavailable")
 	w.Expect(w.held("journeys")).NotTo(BeEmpty())
 
 	w.travel(2*time.Hour, time.Minute, func() bool { return w.clock.Since(expires) >= 2*time.Hour })
@@ -52,7 +52,7 @@ func TestAThrottledClientSendsNothingBeforeRetryAfter(t *testing.T) {
 	w := newWorld(t)
 	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.RateLimited, RetryAfter: 5 * time.Minute, Times: 3})
 	w.token("journeys")
-	w.says("journeys", "Ready=False NoToken", "Reconciling=True Throttled", fine)
+	w.says("journeys", "Ready=False Throttled", "Reconciling=True Throttled", fine)
 	w.Expect(w.message("journeys")).To(ContainSubstring(w.clock.Now().Add(5 * time.Minute).UTC().Format(time.RFC3339)))
 	// Another business unit gets the client no request.
 	w.token("email", func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "510009999" })
@@ -84,7 +84,7 @@ func TestHoursOfRefusalsCostAHandfulOfRequestsAnHour(t *testing.T) {
 	w := newWorld(t)
 	w.Expect(w.sfmc.DisablePackage(w.pkg.ClientID, true)).To(Succeed())
 	w.token("journeys")
-	w.says("journeys", "Ready=False NoToken", "Stalled=True RequestRefused", "Reconciling absent")
+	w.says("journeys", "Ready=False RequestRefused", "Stalled=True RequestRefused", "Reconciling absent")
 	w.Expect(w.message("journeys")).To(And(ContainSubstring("401"), ContainSubstring("invalid_client"), ContainSubstring("package is installed and enabled")))
 	start := w.clock.Now()
 	w.travel(3*time.Hour, 30*time.Second, func() bool { return w.clock.Since(start) >= 3*time.Hour })
@@ -121,7 +121,7 @@ func TestARotatedSecretIsUsedAtOnceAndTheOldTokenStaysMeanwhile(t *testing.T) {
 func TestCredentialsThatComeLaterAreWaitedFor(t *testing.T) {
 	w := newWorld(t)
 	w.token("journeys", func(token *v1alpha1.SFMCToken) { token.Spec.CredentialsSecretRef.Name = "later" })
-	w.says("journeys", "Ready=False NoToken", "Reconciling=True CredentialsNotFound", fine)
+	w.says("journeys", "Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound", fine)
 	w.Expect(w.sfmc.Count()).To(BeZero())
 	w.create(harness.CredentialsSecret(w.ns, "later", w.sfmc, w.pkg))
 	w.ready("journeys")
@@ -146,7 +146,7 @@ func TestEachBadKeyOfTheCredentialsIsNamedAndNothingIsSent(t *testing.T) {
 		good := harness.CredentialsSecret(w.ns, "bad", w.sfmc, w.pkg).StringData
 		change(w, w.secret("bad"), func(s *corev1.Secret) { s.StringData = good; s.StringData[bad.key] = bad.value })
 		w.Eventually(func() string { return w.message("journeys") }).Should(ContainSubstring(bad.says))
-		w.says("journeys", "Ready=False NoToken", "Stalled=True "+bad.reason, "Reconciling absent")
+		w.says("journeys", "Ready=False "+bad.reason, "Stalled=True "+bad.reason, "Reconciling absent")
 		if trimmed := strings.TrimSpace(bad.value); trimmed != "" {
 			w.Expect(w.message("journeys")).NotTo(ContainSubstring(trimmed), "a value is never quoted")
 		}
@@ -186,7 +186,7 @@ func TestEveryBadAnswerIsReportedAndSurvived(t *testing.T) {
 			bad.fault.Times = sfmctest.Forever
 			w.sfmc.AddFaults(bad.fault)
 			w.token("journeys")
-			w.says("journeys", "Ready=False NoToken", bad.says, fine)
+			w.says("journeys", unready(bad.says), bad.says, fine)
 			w.Consistently(w.sfmc.Count, 200*time.Millisecond).Should(Equal(1), "no hot loop: the clock stands still")
 			w.sfmc.ClearFaults()
 			w.travel(time.Minute, time.Second, func() bool { return condition(w.get("journeys"), "Ready") == valid })

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(harness.RunTests(globalLogs, func(shared harness.Shared) int {
 		cluster, admin, operator = shared.Cluster, shared.Admin, shared.Operator
 		defer os.RemoveAll(pluginDir())
+		defer stopGuardedOwners()
 		return m.Run()
 	}))
 }

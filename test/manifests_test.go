@@ -3,6 +3,7 @@ package test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -10,17 +11,17 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
+// unquotedAccount is what the API server says of an accountID without quotes; no rule of the CRD is asked before that.
+const unquotedAccount = `spec.accountID in body must be of type string: "integer"`
+
 func TestTheAPIServerRefusesBadManifestsWithAMessage(t *testing.T) {
+	NewWithT(t).Expect(readDocument(NewWithT(t), "README.md").Text).To(ContainSubstring("`" + unquotedAccount + "`"))
 	long := strings.Repeat("x", 300)
 	for _, bad := range []struct{ what, spec, says string }{
 		{"no credentials", `{accountID: "1"}`, "spec.credentialsSecretRef: Required value"},
@@ -31,13 +32,14 @@ func TestTheAPIServerRefusesBadManifestsWithAMessage(t *testing.T) {
 		{"another namespace without an account", `{credentialsSecretRef: {name: p, namespace: elsewhere}}`, "a credentialsSecretRef with a namespace needs accountID"},
 		{"a namespace with capitals", `{credentialsSecretRef: {name: p, namespace: Elsewhere}, accountID: "1"}`, "must be the name of a namespace"},
 		{"an empty namespace", `{credentialsSecretRef: {name: p, namespace: ""}, accountID: "1"}`, "credentialsSecretRef.namespace"},
-		{"an account that is a number", `{credentialsSecretRef: {name: p}, accountID: 510004567}`, "must be of type string"},
+		{"an account that is a number", `{credentialsSecretRef: {name: p}, accountID: 510004567}`, unquotedAccount},
 		{"an account in words", `{credentialsSecretRef: {name: p}, accountID: EMEA}`, "accountID is the business unit's MID: digits only"},
 		{"an empty account", `{credentialsSecretRef: {name: p}, accountID: ""}`, "accountID"},
 		{"a zero account", `{credentialsSecretRef: {name: p}, accountID: "0"}`, "not starting with 0"},
 		{"an account that is too long", `{credentialsSecretRef: {name: p}, accountID: "1234567890123456789"}`, "Too long"},
 		{"no scope at all", `{credentialsSecretRef: {name: p}, scopes: []}`, "scopes must not be an empty list"},
 		{"all scopes in one word", `{credentialsSecretRef: {name: p}, scopes: ["email_read email_send"]}`, "write one scope per list item"},
+		{"scopes with commas", `{credentialsSecretRef: {name: p}, scopes: ["email_read,email_send"]}`, "a scope has no comma"},
 		{"an empty scope", `{credentialsSecretRef: {name: p}, scopes: [""]}`, "spec.scopes[0]"},
 		{"a scope twice", `{credentialsSecretRef: {name: p}, scopes: [email_read, email_read]}`, "Duplicate value"},
 		{"a scope with a quote", `{credentialsSecretRef: {name: p}, scopes: ['a"b']}`, "no spaces, quotes or backslashes"},
@@ -120,31 +122,36 @@ func TestTheSamplesApply(t *testing.T) {
 	g.Expect(out).To(ContainSubstring("sfmctoken.dev"))
 }
 
-func TestKstatusFollowsAnSFMCToken(t *testing.T) {
-	w := newWorld(t)
-	kstatus := func(name string) status.Status {
-		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(w.get(name))
-		w.Expect(err).NotTo(HaveOccurred())
-		result, err := status.Compute(&unstructured.Unstructured{Object: content})
-		w.Expect(err).NotTo(HaveOccurred())
-		return result.Status
+func TestKustomizesHashIsPutIntoReferencesAsWell(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	configuration, err := os.ReadFile(harness.Path("config", "kustomize", "name-reference.yaml"))
+	g.Expect(err).NotTo(HaveOccurred())
+	for name, text := range map[string]string{
+		"name-reference.yaml": string(configuration),
+		"kustomization.yaml": `
+configurations: [name-reference.yaml]
+resources: [token.yaml]
+secretGenerator:
+- {name: sfmc, literals: [client_id=a, client_secret=b, auth_base_uri=c]}
+`,
+		"token.yaml": `
+apiVersion: sfmctoken.dev/v1alpha1
+kind: SFMCToken
+metadata: {name: journeys}
+spec: {credentialsSecretRef: {name: sfmc}, accountID: "1"}
+---
+apiVersion: sfmctoken.dev/v1alpha1
+kind: SFMCAccessGrant
+metadata: {name: grant}
+spec: {credentialsSecretRef: {name: sfmc}, from: [{namespace: a}], accountIDs: ["1"]}
+`,
+	} {
+		g.Expect(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)).To(Succeed())
 	}
-	w.stopOperator()
-	token := w.token("journeys")
-	w.Expect(kstatus("journeys")).To(Equal(status.InProgressStatus), "right after apply, before the operator has looked")
-	w.startOperator()
-	w.ready("journeys")
-	w.Expect(kstatus("journeys")).To(Equal(status.CurrentStatus))
-
-	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError, Times: sfmctest.Forever})
-	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.Scopes = []v1alpha1.Scope{"email_read"} })
-	w.says("journeys", "Reconciling=True EndpointUnavailable")
-	w.Expect(kstatus("journeys")).To(Equal(status.InProgressStatus))
-	w.sfmc.ClearFaults()
-
-	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "999" })
-	w.says("journeys", "Stalled=True RequestRefused")
-	w.Expect(kstatus("journeys")).To(Equal(status.FailedStatus))
+	out, err := cluster.Kubectl(t.Context(), "kustomize", dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(regexp.MustCompile(`name: sfmc-[a-z0-9]{10}\n`).FindAllString(out, -1)).To(HaveLen(3), "the Secret, and both references to it: %s", out)
 }
 
 func TestReconcilingLeavesNoDifferenceForGitOps(t *testing.T) {

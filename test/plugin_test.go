@@ -216,7 +216,7 @@ func TestThePluginShowsWhatAPersonMaySee(t *testing.T) {
 	w.Eventually(func() int { return w.kubectlSFMCToken("-n", w.ns, "--kubeconfig", reader).code }).Should(Equal(0))
 	blind := w.kubectlSFMCToken("doctor", "-n", w.ns, "--kubeconfig", reader)
 	w.Expect(blind.code).To(Equal(2), "not to see pods is not to find none")
-	w.Expect(blind.err).To(ContainSubstring("list Pods, to find those that miss refreshes"))
+	w.Expect(blind.err).To(ContainSubstring("look for what misses refreshes: list Deployments"))
 	refused := w.kubectlSFMCToken("refresh", "journeys", "-n", w.ns, "--kubeconfig", reader)
 	w.Expect(refused.code).To(Equal(2))
 	w.Expect(refused.err).To(ContainSubstring("ask for a new token"))
@@ -261,7 +261,7 @@ func TestTheDoctorNamesSFMCTokensThatAreNotWell(t *testing.T) {
 	w.Expect(ill.code).To(Equal(1))
 	w.Expect(ill.out).To(ContainSubstring("SFMCToken %s/email\n  Stalled, RequestRefused: ", w.ns))
 	w.Expect(ill.out).To(ContainSubstring(w.message("email")), "the whole message")
-	w.Expect(ill.out).To(ContainSubstring("  Not ready, NoToken: Secret email holds no token of this SFMCToken\n"))
+	w.Expect(ill.out).To(ContainSubstring("\n1 problem found with 2 SFMCTokens and 0 Pods.\n"))
 	w.Expect(ill.out).NotTo(ContainSubstring("journeys"))
 }
 
@@ -299,7 +299,7 @@ func TestThePluginSaysWhyThereIsNoNewToken(t *testing.T) {
 	w.Expect(w.held("journeys")).To(Equal(old))
 
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.Suspend = true })
-	w.says("journeys", "Reconciling=True Suspended")
+	w.says("journeys", "Suspended=True Suspended")
 	suspended := w.kubectlSFMCToken("refresh", "journeys", "-n", w.ns)
 	w.Expect(suspended.code).To(Equal(1))
 	w.Expect(suspended.out).To(ContainSubstring("spec.suspend is true"))

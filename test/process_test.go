@@ -3,11 +3,13 @@ package test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/cert"
 	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
@@ -201,4 +204,33 @@ func TestBadFlagsAreRefusedWithASentence(t *testing.T) {
 		g.Expect(err).To(HaveOccurred(), bad.flag)
 		g.Expect(string(out)).To(ContainSubstring(bad.says), bad.flag)
 	}
+}
+
+func TestMetricsAreServedWithACertificateOfOnesOwn(t *testing.T) {
+	w := newRealTimeWorld(t, sfmctest.Options{})
+	dir := t.TempDir()
+	certificate, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Expect(os.WriteFile(filepath.Join(dir, "tls.crt"), certificate, 0o600)).To(Succeed())
+	w.Expect(os.WriteFile(filepath.Join(dir, "tls.key"), key, 0o600)).To(Succeed())
+	address, err := harness.FreeAddress()
+	w.Expect(err).NotTo(HaveOccurred())
+	p := w.startProcess("--metrics-bind-address", address, "--metrics-cert-dir", dir)
+	roots := x509.NewCertPool()
+	w.Expect(roots.AppendCertsFromPEM(certificate)).To(BeTrue())
+	trusting := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
+	w.Eventually(func() (int, error) {
+		request, err := http.NewRequestWithContext(w.ctx, http.MethodGet, "https://"+address+"/metrics", nil)
+		if err != nil {
+			return 0, err
+		}
+		response, err := trusting.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}).Should(Equal(http.StatusUnauthorized), "over a connection that is trusted")
+	first, _, _ := strings.Cut(p.log.String(), "\n")
+	w.Expect(first).To(And(ContainSubstring(`"msg":"sfmctoken-operator"`), ContainSubstring(`"version":`), ContainSubstring(`"revision":`)), "the first line")
+	w.Expect(w.terminate(p)).To(Equal(0))
 }

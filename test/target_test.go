@@ -1,6 +1,8 @@
 package test
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,7 +89,7 @@ func TestWhatOthersAddToTheTargetsMetadataStays(t *testing.T) {
 	change(w, w.secret("journeys"), func(s *corev1.Secret) { s.Annotations["reloader"] = "on"; s.Labels["cost"] = "42" })
 	change(w, token, template(map[string]v1alpha1.LabelValue{"team": "apac"}))
 	w.Eventually(func() map[string]string { return w.secret("journeys").Labels }).Should(Equal(map[string]string{
-		"team": "apac", "cost": "42", "app.kubernetes.io/managed-by": "sfmctoken-operator",
+		"team": "apac", "cost": "42", "app.kubernetes.io/managed-by": "sfmctoken-operator", "sfmctoken.dev/owner-uid": string(token.UID),
 	}))
 	w.Expect(w.secret("journeys").Annotations).To(HaveKeyWithValue("reloader", "on"))
 	w.Expect(w.sfmc.Count()).To(Equal(1))
@@ -101,9 +103,9 @@ func TestASecretThatIsNotOursIsUntouchedUntilItGoes(t *testing.T) {
 	}
 	w.create(foreign)
 	w.token("journeys")
-	w.says("journeys", "Ready=False NoToken", "Stalled=True TargetConflict", "Reconciling absent")
+	w.says("journeys", "Ready=False TargetConflict", "Stalled=True TargetConflict", "Reconciling absent")
 	w.step(time.Hour)
-	w.says("journeys", "Ready=False NoToken", "Stalled=True TargetConflict", "Reconciling absent")
+	w.says("journeys", "Ready=False TargetConflict", "Stalled=True TargetConflict", "Reconciling absent")
 	w.Expect(w.secret("journeys").ResourceVersion).To(Equal(foreign.ResourceVersion))
 	w.Expect(w.sfmc.Count()).To(BeZero(), "no token is asked for that can't be stored")
 
@@ -117,7 +119,7 @@ func TestOfTwoWithOneTargetTheHolderKeepsItAndTheOtherRecovers(t *testing.T) {
 	holder := w.token("holder", shared)
 	w.ready("holder")
 	w.token("other", shared, func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "510009999" })
-	w.says("other", "Ready=False NoToken", "Stalled=True TargetConflict")
+	w.says("other", "Ready=False TargetConflict", "Stalled=True TargetConflict")
 	w.Expect(w.get("other").Status.Conditions).To(ContainElement(HaveField("Message", ContainSubstring("SFMCToken holder"))))
 	// Through several refreshes there is one writer.
 	for range 3 {
@@ -212,7 +214,7 @@ func TestAnotherBusinessUnitNeverLeavesTheOldTokenInTheTarget(t *testing.T) {
 	w.ready("journeys")
 	// It can't: the old token is taken out.
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "999" })
-	w.says("journeys", "Ready=False NoToken", "Stalled=True RequestRefused")
+	w.says("journeys", "Ready=False RequestRefused", "Stalled=True RequestRefused")
 	w.Expect(w.secret("journeys").Data).To(BeEmpty())
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.AccountID = "510004567" })
 	w.ready("journeys")
@@ -224,13 +226,13 @@ func TestAnotherClientOrTenantNeverLeavesTheOldTokenInTheTarget(t *testing.T) {
 	w.ready("journeys")
 	credentials := w.secret("sfmc-package")
 	change(w, credentials, func(s *corev1.Secret) { s.Data["client_id"] = []byte("another-client") })
-	w.says("journeys", "Ready=False NoToken", "Stalled=True RequestRefused")
+	w.says("journeys", "Ready=False RequestRefused", "Stalled=True RequestRefused")
 	w.Expect(w.secret("journeys").Data).To(BeEmpty())
 	change(w, credentials, func(s *corev1.Secret) { s.Data["client_id"] = []byte(w.pkg.ClientID) })
 	w.ready("journeys")
 
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.CredentialsSecretRef.Name = "not-there" })
-	w.says("journeys", "Ready=False NoToken", "Reconciling=True CredentialsNotFound")
+	w.says("journeys", "Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound")
 	w.Expect(w.secret("journeys").Data).To(BeEmpty())
 }
 
@@ -241,7 +243,7 @@ func TestAfterAChangeOfScopesTheOldTokenStaysUntilReplaced(t *testing.T) {
 	old := w.held("journeys")
 	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.InternalError, Times: sfmctest.Forever})
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.Scopes = []v1alpha1.Scope{"email_read"} })
-	w.says("journeys", "Ready=False TokenOutdated", "Reconciling=True EndpointUnavailable")
+	w.says("journeys", "Ready=False EndpointUnavailable", "Reconciling=True EndpointUnavailable")
 	w.Expect(w.held("journeys")).To(Equal(old))
 	w.sfmc.ClearFaults()
 	w.travel(2*time.Minute, time.Second, func() bool { return w.held("journeys") != old })
@@ -263,4 +265,134 @@ func TestNamespacesWithTokensAreDeletedWithoutWaitingForTheOperator(t *testing.T
 	}).Should(Succeed())
 	w.Eventually(func() *corev1.Secret { return w.secret("a") }).Should(BeNil())
 	w.startOperator()
+}
+
+func TestATargetThatIsTheCredentialsSecretIsRefusedAndNobodyIsToldToDeleteThat(t *testing.T) {
+	w := newWorld(t)
+	before := w.secret("sfmc-package")
+	w.token("journeys", aimAt("sfmc-package", ""), func(token *v1alpha1.SFMCToken) {
+		token.Spec.CredentialsSecretRef.Namespace = w.ns // the CRD can't see that it is its own
+	})
+	w.says("journeys", "Ready=False TargetConflict", "Stalled=True TargetConflict")
+	w.Expect(w.message("journeys")).To(ContainSubstring("is the credentials Secret itself, which is left untouched: set spec.target.name to another name"))
+	w.Expect(w.secret("sfmc-package")).To(Equal(before))
+	w.Expect(w.sfmc.Count()).To(BeZero())
+}
+
+func TestTheTargetOfAnEarlierNameIsReleasedWhateverHappensInBetween(t *testing.T) {
+	for what, between := range map[string]func(w *world, token *v1alpha1.SFMCToken){
+		"suspended, and resumed": func(w *world, token *v1alpha1.SFMCToken) {
+			change(w, token, func(t *v1alpha1.SFMCToken) { t.Spec.Suspend = true; t.Spec.Target.Name = "after" })
+			w.says("journeys", "Suspended=True Suspended")
+			change(w, token, func(t *v1alpha1.SFMCToken) { t.Spec.Suspend = false })
+		},
+		"the operator is down": func(w *world, token *v1alpha1.SFMCToken) {
+			w.stopOperator()
+			change(w, token, func(t *v1alpha1.SFMCToken) { t.Spec.Target.Name = "after" })
+			w.startOperator()
+		},
+		"its label is lost meanwhile": func(w *world, token *v1alpha1.SFMCToken) {
+			w.stopOperator()
+			change(w, w.secret("before"), func(s *corev1.Secret) { s.Labels = nil })
+			change(w, token, func(t *v1alpha1.SFMCToken) { t.Spec.Target.Name = "after" })
+			w.startOperator()
+		},
+		"the new name is somebody's for a while": func(w *world, token *v1alpha1.SFMCToken) {
+			foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "after"}}
+			w.create(foreign)
+			change(w, token, func(t *v1alpha1.SFMCToken) { t.Spec.Target.Name = "after" })
+			w.says("journeys", "Stalled=True TargetConflict")
+			w.Expect(admin.Delete(w.ctx, foreign)).To(Succeed())
+		},
+	} {
+		for _, policy := range policies {
+			t.Run(what+", "+string(policy), func(t *testing.T) {
+				w := newWorld(t)
+				token := w.token("journeys", aimAt("before", policy))
+				w.ready("journeys")
+				between(w, token)
+				w.Eventually(func() bool { return w.alive(w.held("after"), unit) }).Should(BeTrue())
+				w.Eventually(func() *corev1.Secret { return w.secret("before") }).Should(BeNil())
+				w.ready("journeys")
+			})
+		}
+	}
+}
+
+// askFor asks for a new token, as a person does.
+func (w *world) askFor(token *v1alpha1.SFMCToken, request string) {
+	w.t.Helper()
+	change(w, token, func(t *v1alpha1.SFMCToken) {
+		t.Annotations = map[string]string{v1alpha1.RefreshRequestedAtAnnotation: request}
+	})
+}
+
+func (w *world) handles(name, request string) {
+	w.t.Helper()
+	w.Eventually(func() string { return w.get(name).Status.LastHandledRefreshRequest }).Should(Equal(request))
+}
+
+func TestARefreshRequestIsAnsweredByANewTokenWhateverChangesInTheSameBreath(t *testing.T) {
+	credentials := func(edit func(*corev1.Secret)) func(*world) {
+		return func(w *world) { change(w, w.secret("sfmc-package"), edit) }
+	}
+	for what, breath := range map[string]func(*world){
+		"the target is deleted": func(w *world) { w.Expect(admin.Delete(w.ctx, w.secret("journeys"))).To(Succeed()) },
+		"the target is emptied": func(w *world) { change(w, w.secret("journeys"), func(s *corev1.Secret) { s.Data = nil }) },
+		"a key is added to the credentials": credentials(func(s *corev1.Secret) {
+			s.Data["client_secret_expires_at"] = []byte("2999-12-31")
+		}),
+		"the credentials have another version": credentials(func(s *corev1.Secret) {
+			s.Annotations = map[string]string{"a": "b"}
+		}),
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			token := w.token("journeys")
+			w.ready("journeys")
+			old := w.held("journeys")
+			w.step(time.Minute)
+			breath(w)
+			w.askFor(token, "now")
+			w.handles("journeys", "now")
+			w.Expect(w.held("journeys")).NotTo(Equal(old))
+			w.Expect(w.sfmc.Count()).To(Equal(2))
+
+			// One that was handled isn't answered again, whatever becomes of the Secret.
+			w.Expect(admin.Delete(w.ctx, w.secret("journeys"))).To(Succeed())
+			w.Eventually(func() string { return w.held("journeys") }).ShouldNot(BeEmpty())
+			w.ready("journeys")
+			w.Expect(w.sfmc.Count()).To(Equal(2))
+		})
+	}
+}
+
+func TestARefreshRequestIsNotAnsweredByATokenThatWasAskedForBeforeIt(t *testing.T) {
+	var isHeld atomic.Bool
+	held := make(chan struct{})
+	w := newWorld(t, func(options *sfmctest.Options) {
+		options.OnTokenRequest = func(request sfmctest.TokenRequest) {
+			if isHeld.Load() && request.AccountID == unit {
+				<-held // the token is issued, and its answer on its way
+			}
+		}
+	})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	token := w.token("journeys")
+	other := w.token("other", func(t *v1alpha1.SFMCToken) { t.Spec.AccountID = w.pkg.AccountIDs[2] })
+	w.ready("other")
+	refresh := w.ready("journeys").Status.RefreshAt.Time
+	isHeld.Store(true)
+	w.setTime(refresh.Add(time.Second))
+	w.Eventually(func() int { return w.sfmc.CountFor(w.pkg.ClientID, unit) }).Should(Equal(2))
+	w.clock.Step(time.Second)
+	w.askFor(token, "now")
+	w.askFor(other, "now")
+	w.handles("other", "now") // so the operator knows
+	isHeld.Store(false)
+	release()
+	w.handles("journeys", "now")
+	w.Expect(w.sfmc.CountFor(w.pkg.ClientID, unit)).To(Equal(3))
+	w.ready("journeys")
 }

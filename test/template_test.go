@@ -153,14 +153,14 @@ func TestEachSharerRendersItsOwnTemplateFromTheSharedToken(t *testing.T) {
 		w.travel(20*time.Minute, time.Minute, func() bool { return w.held("bare") != held })
 	}
 	w.Expect(w.sfmc.Count()).To(Equal(4))
-	w.says("broken", "Ready=False NoToken", "Stalled=True TemplateInvalid")
+	w.says("broken", "Ready=False TemplateInvalid", "Stalled=True TemplateInvalid")
 	w.Expect(w.secret("broken")).To(BeNil())
 }
 
 func TestABadTemplateIsStalledBeforeATokenIsAskedFor(t *testing.T) {
 	w := newWorld(t)
 	token := w.token("journeys", misspelt)
-	w.says("journeys", "Ready=False NoToken", "Stalled=True TemplateInvalid", settled)
+	w.says("journeys", "Ready=False TemplateInvalid", "Stalled=True TemplateInvalid", settled)
 	w.Expect(w.message("journeys")).To(HavePrefix("spec.target.template.data, key authorization, line 2: there is no field .Token; there are .AccessToken, "))
 	w.Eventually(func(g Gomega) {
 		var events corev1.EventList
@@ -168,7 +168,7 @@ func TestABadTemplateIsStalledBeforeATokenIsAskedFor(t *testing.T) {
 		g.Expect(events.Items).To(ConsistOf(And(HaveField("Type", "Warning"), HaveField("Reason", "TemplateInvalid"), HaveField("Message", w.message("journeys")))))
 	}).Should(Succeed())
 	w.step(time.Hour)
-	w.says("journeys", "Ready=False NoToken", "Stalled=True TemplateInvalid", settled)
+	w.says("journeys", "Ready=False TemplateInvalid", "Stalled=True TemplateInvalid", settled)
 	w.Expect(w.sfmc.Count()).To(BeZero())
 
 	change(w, token, authorization)
@@ -188,7 +188,7 @@ func TestABadTemplateLeavesTheSecretAsItIsUntilItIsMended(t *testing.T) {
 	w.Consistently(func() []string { return w.conditions("journeys", valid, "Stalled=") }, 300*time.Millisecond).
 		Should(Equal([]string{valid, "Stalled=True TemplateInvalid"}))
 	w.setTime(expiry)
-	w.says("journeys", "Ready=False TokenExpired", "Stalled=True TemplateInvalid", settled)
+	w.says("journeys", "Ready=False TemplateInvalid", "Stalled=True TemplateInvalid", settled)
 	w.Expect(w.secret("journeys")).To(Equal(was), "authorization is never of another token than access_token")
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 
@@ -215,7 +215,7 @@ func TestABadTemplateKeepsNoTokenForWhatTheSpecNamedBefore(t *testing.T) {
 			change(w, token, misspelt)
 			w.says("journeys", valid, "Stalled=True TemplateInvalid")
 			edit(w, token)
-			w.says("journeys", "Ready=False NoToken", "Stalled=True TemplateInvalid")
+			w.says("journeys", "Ready=False TemplateInvalid", "Stalled=True TemplateInvalid")
 			w.Expect(w.secret("journeys").Data).To(BeEmpty(), "neither access_token nor authorization")
 			w.Expect(w.sfmc.Count()).To(Equal(1))
 		})

@@ -29,7 +29,8 @@ func TestASecretWithAValidTokenAppears(t *testing.T) {
 
 	secret := w.secret("journeys")
 	w.Expect(secret.Type).To(Equal(corev1.SecretTypeOpaque))
-	w.Expect(secret.Labels).To(Equal(map[string]string{"team": "emea", "app.kubernetes.io/managed-by": "sfmctoken-operator"}))
+	w.Expect(secret.Labels).To(Equal(map[string]string{"team": "emea", "app.kubernetes.io/managed-by": "sfmctoken-operator",
+		"sfmctoken.dev/owner-uid": string(token.UID)}))
 	w.Expect(secret.Annotations).To(HaveKeyWithValue("example.com/contact", "emea@example.com"))
 	w.Expect(secret.OwnerReferences).To(ConsistOf(metav1.OwnerReference{
 		APIVersion: "sfmctoken.dev/v1alpha1", Kind: "SFMCToken", Name: "journeys", UID: token.UID, Controller: ptr.To(true),
@@ -149,10 +150,10 @@ func TestASuspendedTokenIsNotAskedForAndRunsOut(t *testing.T) {
 	token := w.token("journeys")
 	w.ready("journeys")
 	change(w, token, func(token *v1alpha1.SFMCToken) { token.Spec.Suspend = true })
-	w.says("journeys", valid, "Reconciling=True Suspended", fine)
+	w.says("journeys", valid, "Suspended=True Suspended", fine)
 	w.step(1078 * time.Second)
 	w.says("journeys", valid)
-	w.travel(2*time.Second, time.Second, func() bool { return condition(w.get("journeys"), "Ready") == "Ready=False TokenExpired" })
+	w.travel(2*time.Second, time.Second, func() bool { return condition(w.get("journeys"), "Ready") == "Ready=False Suspended" })
 	w.Expect(w.held("journeys")).NotTo(BeEmpty(), "an expired token is not removed")
 	w.Expect(w.sfmc.Count()).To(Equal(1))
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -205,8 +206,14 @@ const (
 // ready waits until an SFMCToken is Ready and nothing is under way, and returns it.
 func (w *world) ready(name string) *v1alpha1.SFMCToken {
 	w.t.Helper()
-	w.says(name, valid, settled, fine)
+	w.says(name, valid, settled, fine, "RefreshFailing absent", "Suspended absent")
 	return w.get(name)
+}
+
+// unready is the Ready condition beside one that says why there is no valid token.
+func unready(why string) string {
+	_, reason, _ := strings.Cut(why, " ")
+	return "Ready=False " + reason
 }
 
 // setTime sets the clock, once the operator is idle: a look that is under way would take the time of its next one from

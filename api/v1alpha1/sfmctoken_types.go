@@ -29,14 +29,26 @@ const (
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 )
 
-// Condition types of an SFMCToken. Stalled and Reconciling are never both present, and absent when all is well.
+// Condition types of an SFMCToken. Of Stalled, Reconciling and RefreshFailing at most one is present, and none when all
+// is well.
 const (
-	// ConditionReady is True while the target Secret holds a token for this spec that is valid now.
+	// ConditionReady is True while the target Secret holds a token for this spec that is valid now. When it is False,
+	// its reason is the cause.
 	ConditionReady = "Ready"
-	// ConditionReconciling is True while the operator is waiting or trying again by itself.
-	ConditionReconciling = "Reconciling"
-	// ConditionStalled is True while a person must act before a new token can be had.
+	// ConditionStalled is True while a person must act before a new token can be had, even if the old one is still
+	// valid.
 	ConditionStalled = "Stalled"
+	// ConditionReconciling is True while there is no valid token, and the operator gets there by itself.
+	ConditionReconciling = "Reconciling"
+	// ConditionRefreshFailing is True while the token is valid, and refreshing it fails for what passes by itself.
+	ConditionRefreshFailing = "RefreshFailing"
+	// ConditionSuspended is True while spec.suspend is.
+	ConditionSuspended = "Suspended"
+	// ConditionScopesMissing is True while Salesforce grants less than spec.scopes asks for; the message lists it.
+	ConditionScopesMissing = "ScopesMissing"
+	// ConditionOwnerOutdated is True while the operator may not change the owner references of a target Secret, of this
+	// or of an earlier name: it isn't deleted when it should be. Tokens are written and taken out all the same.
+	ConditionOwnerOutdated = "OwnerOutdated"
 	// ConditionCredentialsExpiring is True from 30 days before the client secret expires, as the credentials Secret
 	// says, and Unknown if what it says can't be read.
 	ConditionCredentialsExpiring = "CredentialsExpiring"
@@ -44,6 +56,16 @@ const (
 	// for ten minutes. Its message names the field manager and what differed. The operator puts the first changes right
 	// at once, then waits 1 s, doubling to 60 s. A new token doesn't wait, and neither does taking a token out.
 	ConditionTargetContested = "TargetContested"
+)
+
+// Reasons of the ScopesMissing condition.
+const (
+	ReasonScopesNotGranted = "ScopesNotGranted"
+)
+
+// Reasons of the OwnerOutdated condition.
+const (
+	ReasonOwnerChangeDenied = "OwnerChangeDenied"
 )
 
 // Reasons of the TargetContested condition.
@@ -58,18 +80,17 @@ const (
 	ReasonDateUnreadable = "DateUnreadable"
 )
 
-// Reasons of the Ready condition.
+// Reasons of the Ready condition beside those of a problem: nothing else is wrong.
 const (
 	ReasonTokenValid    = "TokenValid"
 	ReasonTokenExpired  = "TokenExpired"
 	ReasonTokenOutdated = "TokenOutdated"
-	ReasonNoToken       = "NoToken"
 )
 
 // ProblemReason is why there is no new token.
 type ProblemReason string
 
-// Reasons of the Stalled condition: a person must act.
+// Reasons of the Stalled condition, and of Ready if there is no valid token: a person must act.
 const (
 	ReasonCredentialsInvalid ProblemReason = "CredentialsInvalid"
 	ReasonHostNotAllowed     ProblemReason = "HostNotAllowed"
@@ -77,18 +98,24 @@ const (
 	ReasonAccessDenied       ProblemReason = "AccessDenied"
 	ReasonTemplateInvalid    ProblemReason = "TemplateInvalid"
 	ReasonRequestRefused     ProblemReason = "RequestRefused"
+	ReasonWriteRefused       ProblemReason = "WriteRefused"
 )
 
-// Reasons of the Reconciling condition: the operator waits or tries again.
+// Reasons of the Reconciling condition, and of Ready then, or of RefreshFailing while the token is valid: the operator
+// waits or tries again.
 const (
 	ReasonCredentialsNotFound ProblemReason = "CredentialsNotFound"
 	ReasonWaitingForTurn      ProblemReason = "WaitingForTurn"
 	ReasonThrottled           ProblemReason = "Throttled"
-	ReasonSuspended           ProblemReason = "Suspended"
 	ReasonEndpointUnavailable ProblemReason = "EndpointUnavailable"
 	ReasonUnreadableAnswer    ProblemReason = "UnreadableAnswer"
 	ReasonKubernetesAPIError  ProblemReason = "KubernetesAPIError"
 	ReasonRepairDelayed       ProblemReason = "RepairDelayed"
+)
+
+// Reasons of the Suspended condition, and of Ready if there is no valid token.
+const (
+	ReasonSuspended ProblemReason = "Suspended"
 )
 
 // SFMCToken keeps a Marketing Cloud access token fresh in a Secret.
@@ -102,6 +129,7 @@ const (
 // +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.status.targetSecretName`
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:selectablefield:JSONPath=`.spec.accountID`
 // +kubebuilder:selectablefield:JSONPath=`.spec.credentialsSecretRef.name`
 // +kubebuilder:validation:XValidation:rule="has(self.spec.credentialsSecretRef.__namespace__) || (has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentialsSecretRef.name",message="the target Secret must not be the credentials Secret: set spec.target.name to another name (absent, it is the SFMCToken's own)"
@@ -177,6 +205,7 @@ type SFMCTokenSpec struct {
 
 // Scope is one permission of Marketing Cloud as Salesforce names it, for example email_read.
 // +kubebuilder:validation:MaxLength=128
+// +kubebuilder:validation:XValidation:rule="!self.contains(',')",message="a scope has no comma: write one scope per list item, for example [email_read, email_send]"
 // +kubebuilder:validation:XValidation:rule="self.matches('^[!#-\\\\[\\\\]-~]+$')",message="a scope is one word such as journeys_read: no spaces, quotes or backslashes; write one scope per list item"
 type Scope string
 
@@ -276,7 +305,9 @@ type SFMCTokenStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// conditions: Ready says whether the target Secret holds a token for this spec that is valid now. Beside it,
-	// Reconciling says that the operator waits or tries again by itself, Stalled that a person must act.
+	// Stalled says that a person must act; Reconciling, or RefreshFailing while the token is valid, that the operator
+	// waits or tries again by itself; Suspended, ScopesMissing, CredentialsExpiring, OwnerOutdated and TargetContested
+	// what they are called.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -286,7 +317,7 @@ type SFMCTokenStatus struct {
 	// +optional
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 
-	// refreshAt is when the next token is asked for.
+	// refreshAt is when the next token is asked for; absent while spec.suspend is true.
 	// +optional
 	RefreshAt *metav1.Time `json:"refreshAt,omitempty"`
 

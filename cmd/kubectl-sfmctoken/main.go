@@ -18,6 +18,8 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/kubernetes/scheme"
+	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
+	batchv1client "k8s.io/client-go/kubernetes/typed/batch/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // whatever kubectl can log in with
@@ -25,6 +27,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/version"
 )
 
 // Exit codes beside 0.
@@ -48,6 +51,8 @@ type plugin struct {
 	namespace string // all if empty
 	tokens    func(namespace string) *gentype.ClientWithList[*v1alpha1.SFMCToken, *v1alpha1.SFMCTokenList]
 	pods      corev1client.PodsGetter
+	apps      appsv1client.AppsV1Interface
+	batch     batchv1client.BatchV1Interface
 	secrets   metadata.Getter // has the record of a token, an annotation; the token itself stays in the cluster
 }
 
@@ -89,7 +94,8 @@ func (p *plugin) commands() *cobra.Command {
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl sfmctoken"},
 		Long: `Shows how SFMCTokens are, names the pods that miss their refreshes, and asks for a new token.
 Without a command, it lists. Each command exits with 2 if it can't do its work.`,
-		Args: cobra.NoArgs, RunE: list.RunE, SilenceErrors: true, SilenceUsage: true,
+		Version: version.Get().String(),
+		Args:    cobra.NoArgs, RunE: list.RunE, SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	p.connection.CacheDir = nil // nothing is cached
@@ -124,7 +130,7 @@ func (p *plugin) connect() error {
 	if err != nil {
 		return fmt.Errorf("find a cluster: %w", err)
 	}
-	config.UserAgent = "kubectl-sfmctoken"
+	config.UserAgent = version.Get().UserAgent("kubectl-sfmctoken")
 	config.QPS = -1 // a handful of requests
 	if !p.allNamespaces {
 		if p.namespace, _, err = p.connection.ToRawKubeConfigLoader().Namespace(); err != nil {
@@ -132,15 +138,18 @@ func (p *plugin) connect() error {
 		}
 	}
 	core, coreErr := corev1client.NewForConfig(config)
+	apps, appsErr := appsv1client.NewForConfig(config)
+	batch, batchErr := batchv1client.NewForConfig(config)
 	objects, objectsErr := metadata.NewForConfig(config)
 	schemeErr := v1alpha1.AddToScheme(scheme.Scheme)
 	config.APIPath, config.GroupVersion = "/apis", &v1alpha1.GroupVersion
 	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
 	own, ownErr := rest.RESTClientFor(config)
-	if err := cmp.Or(coreErr, objectsErr, schemeErr, ownErr); err != nil {
+	if err := cmp.Or(coreErr, appsErr, batchErr, objectsErr, schemeErr, ownErr); err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}
-	p.pods, p.secrets = core, objects.Resource(corev1.SchemeGroupVersion.WithResource("secrets"))
+	p.pods, p.apps, p.batch = core, apps, batch
+	p.secrets = objects.Resource(corev1.SchemeGroupVersion.WithResource("secrets"))
 	p.tokens = func(namespace string) *gentype.ClientWithList[*v1alpha1.SFMCToken, *v1alpha1.SFMCTokenList] {
 		return gentype.NewClientWithList("sfmctokens", own, scheme.ParameterCodec, namespace,
 			func() *v1alpha1.SFMCToken { return &v1alpha1.SFMCToken{} },

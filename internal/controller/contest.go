@@ -40,6 +40,8 @@ type contest struct {
 	// changes counts those in a row; changed is when the last one was noticed, repaired when one was last put right.
 	changes           int
 	changed, repaired time.Time
+	// denied is when the operator was not allowed to change the Secret's owner.
+	denied time.Time
 	// isSpoilt is true from when a change is noticed until it is put right.
 	isSpoilt bool
 	// message says who changes what, once there are too many. It isKnown if Kubernetes could be asked who.
@@ -172,6 +174,7 @@ func (r *Reconciler) putRight(ctx context.Context, a *attempt, desired func(targ
 	c, cause, now := r.contests.of(a.key), causeOf(a.obj, a.desired), r.clock.Now()
 	for {
 		secret := desired(a.current)
+		c.leaveOwner(a, secret, now)
 		if a.current.Secret != nil && equality.Semantic.DeepEqual(a.current.Secret, secret) {
 			c.isRight(cause, secret.ResourceVersion)
 			return nil
@@ -183,16 +186,30 @@ func (r *Reconciler) putRight(ctx context.Context, a *attempt, desired func(targ
 		if now.Before(due) {
 			return c.wait(a, due, now)
 		}
-		err := r.objects.writeSecret(ctx, a.current.Secret, secret)
+		denied, err := r.objects.writeSecret(ctx, a.current.Secret, secret)
 		if failed := problem.Of(err); failed != nil {
 			if failed.Actor == problem.Nobody {
 				c.wrote(cause, "", now)
 			}
 			return err
 		}
+		if denied != nil {
+			c.denied = now
+		}
 		c.wrote(cause, secret.ResourceVersion, now)
 		a.current = target.Of(secret) // as it came back, which an admission webhook may have changed
 	}
+}
+
+// leaveOwner leaves the owner of a target Secret as it is for a while after the operator was denied to change it.
+func (c *contest) leaveOwner(a *attempt, secret *corev1.Secret, now time.Time) {
+	current := a.current.Secret
+	if current == nil || c.denied.IsZero() || now.Sub(c.denied) >= quiet ||
+		equality.Semantic.DeepEqual(current.OwnerReferences, secret.OwnerReferences) {
+		return
+	}
+	a.ownerDenied = ownerChangeDenied(secret.Name)
+	secret.OwnerReferences = current.OwnerReferences
 }
 
 // wait leaves the target Secret as it is until then.

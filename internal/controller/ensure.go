@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -30,6 +31,8 @@ type attempt struct {
 	// read is what is known of the credentials in their present version, nil if this process hasn't read them.
 	read    *reading
 	desired *token.Token
+	// ownerDenied is why the owner of a target Secret couldn't be changed.
+	ownerDenied error
 	// isWaiting is true if a token was asked for.
 	isWaiting bool
 }
@@ -39,8 +42,11 @@ func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) s
 	a := &attempt{obj: obj, key: client.ObjectKeyFromObject(obj), reference: r.credentials.Of(obj)}
 	var err error
 	a.current, err = r.objects.readTarget(ctx, obj) // first, so that no token is asked for that can't be stored
+	if err != nil && problem.Of(err).Reason == v1alpha1.ReasonKubernetesAPIError {
+		return status.Result{IsUnread: true, Err: err} // what is in it isn't known, and so not what must go
+	}
 	a.notes = a.current.Record.Notes
-	a.isRefreshRequested = a.current.Record.RefreshRequest != obj.RefreshRequest()
+	a.isRefreshRequested = isRefreshRequested(obj, a.current)
 	if denied := a.reference.Allow(ctx); denied != nil {
 		err = denied
 	}
@@ -53,22 +59,36 @@ func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) s
 	if err == nil {
 		err = r.writeToken(ctx, a)
 	}
-	if err == nil {
-		r.issuer.Forget(askerOf(a.key))
-		released := func(former target.Target) *corev1.Secret { return former.Released(obj) }
-		return status.Result{Token: a.desired, Notes: a.notes, Err: r.objects.eachFormer(ctx, obj, released)}
+	if err != nil {
+		return r.dropWrong(ctx, a, err)
 	}
-	return r.dropWrong(ctx, a, err)
+	r.issuer.Forget(askerOf(a.key))
+	ownerDenied, err := r.objects.eachFormer(ctx, obj, released(obj))
+	return status.Result{Token: a.desired, Notes: a.notes, Err: err, OwnerDenied: cmp.Or(a.ownerDenied, ownerDenied)}
+}
+
+// isRefreshRequested reports whether a person has asked for another token than the one in the target Secret. If that is
+// gone, the status tells which request was handled last.
+func isRefreshRequested(obj *v1alpha1.SFMCToken, current target.Target) bool {
+	handled := current.Record.RefreshRequest
+	if current.Token == nil && handled == "" {
+		handled = obj.Status.LastHandledRefreshRequest
+	}
+	return handled != obj.RefreshRequest()
+}
+
+func released(obj *v1alpha1.SFMCToken) func(target.Target) *corev1.Secret {
+	return func(former target.Target) *corev1.Secret { return former.Released(obj) }
 }
 
 // findToken finds the token that the target Secret should hold: the one that it holds already, one that was asked for,
 // by this SFMCToken or another one of the same identity, or a new one.
 func (r *Reconciler) findToken(ctx context.Context, a *attempt) error {
-	if a.obj.Spec.Suspend {
+	version, err := a.reference.Version(ctx)
+	if gone := problem.Of(err); a.obj.Spec.Suspend && (gone == nil || !gone.Revokes) {
 		err := errors.New("spec.suspend is true: no token is asked for until it is false")
 		return problem.New(v1alpha1.ReasonSuspended, err)
 	}
-	version, err := a.reference.Version(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,8 +104,8 @@ func (r *Reconciler) findToken(ctx context.Context, a *attempt) error {
 		a.take(a.current.Token)
 		return nil
 	}
-	want := a.want(r.clock.Now())
 	newest := r.issuer.Newest(nil, a.read.identities)
+	want := a.want(newest, r.clock.Now())
 	if newest != nil && newest.IssuedAt.After(want.After) && newest.IsFresh(r.clock.Now(), want.RefreshBefore) {
 		// The target Secret's word is no proof that it may have this one: whoever may write it may write anything.
 		a.take(newest)
@@ -118,8 +138,11 @@ func (r *Reconciler) obtainToken(ctx context.Context, a *attempt, isGood bool) e
 	if err != nil {
 		return err
 	}
-	requests := read.Requests(a.obj)
+	requests, before := read.Requests(a.obj), a.read
 	a.read = newReading(a, read, requests)
+	if before != nil {
+		a.read.request, a.read.after = before.request, before.after
+	}
 	r.memory.readings.Store(a.key, a.read)
 	if isGood && a.isForCredentials() {
 		a.take(a.current.Token)
@@ -129,7 +152,7 @@ func (r *Reconciler) obtainToken(ctx context.Context, a *attempt, isGood bool) e
 		a.note()
 		return err // no token is asked for that can't be written
 	}
-	want := a.want(r.clock.Now())
+	want := a.want(r.issuer.Newest(nil, a.read.identities), r.clock.Now())
 	for _, request := range requests {
 		candidate := issuer.Candidate{IssuedFor: token.Identify(request), Request: request}
 		want.Candidates = append(want.Candidates, candidate)
@@ -174,12 +197,17 @@ func (r *Reconciler) dropWrong(ctx context.Context, a *attempt, err error) statu
 		return current.Secret
 	}
 	if emptied := desired(a.current); emptied != a.current.Secret {
-		if result.Err = r.objects.writeSecret(ctx, a.current.Secret, emptied); result.Err != nil {
+		if result.OwnerDenied, result.Err = r.objects.writeSecret(ctx, a.current.Secret, emptied); result.Err != nil {
 			return result
 		}
 		result.Token, result.Err = nil, err
 	}
-	if formerErr := r.objects.eachFormer(ctx, a.obj, desired); formerErr != nil {
+	former := desired
+	if problem.Of(err).Reason == v1alpha1.ReasonTargetConflict && r.objects.isTargetMovingAway(ctx, a.obj) {
+		former = released(a.obj) // it may be what the other one waits for
+	}
+	ownerDenied, formerErr := r.objects.eachFormer(ctx, a.obj, former)
+	if result.OwnerDenied = cmp.Or(result.OwnerDenied, ownerDenied); formerErr != nil {
 		result.Err = formerErr
 	}
 	return result

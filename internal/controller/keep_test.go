@@ -63,7 +63,7 @@ func TestALargeSecretThatWasWrittenIsRememberedAsTheCacheWouldHaveIt(t *testing.
 	o, server, _ := newObjects(g, secret)
 	fat := aFatSecret("journeys", nil)
 	fat.ResourceVersion = secret.ResourceVersion
-	g.Expect(o.writeSecret(context.Background(), secret, fat)).To(Succeed())
+	g.Expect(o.put(context.Background(), secret, fat)).To(Succeed())
 	known := read(g, o, secret)
 	g.Expect(known.ResourceVersion).To(Equal(fat.ResourceVersion))
 	g.Expect(target.IsWhole(known)).To(BeFalse())

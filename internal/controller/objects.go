@@ -1,9 +1,11 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -96,24 +98,33 @@ func (o *objects) written(ctx context.Context, obj client.Object, err error) err
 	return err
 }
 
-// writeSecret creates or updates a target Secret, if it differs from what is there. A write that was begun is finished
-// also while the operator is being stopped: the token in it has been paid for.
-func (o *objects) writeSecret(ctx context.Context, current, desired *corev1.Secret) error {
+// writeSecret creates or updates a target Secret, if it differs from what is there. Where the operator may not change
+// who owns the Secret, all the rest is written, and that it may not is returned as denied. A write that was begun is
+// finished also while the operator is being stopped: the token in it has been paid for.
+func (o *objects) writeSecret(ctx context.Context, current, desired *corev1.Secret) (denied, err error) {
 	if current != nil && equality.Semantic.DeepEqual(current, desired) {
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	var err error
 	if current == nil {
 		err = o.client.Create(ctx, desired)
 	} else {
-		err = o.client.Update(ctx, desired)
+		wanted := desired.DeepCopy()
+		if err = o.client.Update(ctx, desired); isOwnerChangeDenied(err) {
+			denied = ownerChangeDenied(desired.Name)
+			wanted.OwnerReferences = current.OwnerReferences
+			wanted.DeepCopyInto(desired)
+			if equality.Semantic.DeepEqual(current, desired) {
+				return denied, nil
+			}
+			err = o.client.Update(ctx, desired)
+		}
 	}
 	if err = o.written(ctx, desired, err); err != nil {
-		return fmt.Errorf("write the target Secret %q: %w", desired.Name, err)
+		return denied, refused(fmt.Errorf("write the target Secret %q: %w", desired.Name, err))
 	}
-	return nil
+	return denied, nil
 }
 
 // patchStatus writes the status of an SFMCToken, if nobody has changed it since it was read.
@@ -130,6 +141,9 @@ func (o *objects) patchStatus(ctx context.Context, before, after *v1alpha1.SFMCT
 // readTarget reads the target Secret of an SFMCToken. It is a problem if it is somebody else's.
 func (o *objects) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (target.Target, error) {
 	key := client.ObjectKey{Namespace: obj.Namespace, Name: obj.TargetSecretName()}
+	if credentials.KeyOf(obj) == key { // the CRD sees it only if the reference names no namespace
+		return target.Target{}, target.ConflictWithCredentials(key.Name)
+	}
 	secret := &corev1.Secret{}
 	err := o.get(ctx, key, secret)
 	if apierrors.IsNotFound(err) {
@@ -165,30 +179,70 @@ func (o *objects) readWhole(ctx context.Context, secret *corev1.Secret) error {
 	return o.live.Get(ctx, key, secret)
 }
 
-// eachFormer writes what target Secrets of earlier names should be.
+// eachFormer writes what target Secrets of earlier names should be. It returns what may not be changed as denied.
 func (o *objects) eachFormer(
 	ctx context.Context, obj *v1alpha1.SFMCToken, desired func(former target.Target) *corev1.Secret,
-) error {
-	var owned corev1.SecretList
-	inNamespace, ownUID := client.InNamespace(obj.Namespace), client.MatchingFields{indexOwner: string(obj.UID)}
-	if err := o.client.List(ctx, &owned, inNamespace, ownUID); err != nil {
-		return fmt.Errorf("list the target Secrets: %w", err)
+) (denied, err error) {
+	names, err := o.formers(ctx, obj)
+	if err != nil {
+		return nil, err
 	}
-	for i := range owned.Items {
-		former := &owned.Items[i]
-		if former.Name == obj.TargetSecretName() {
-			continue
+	for _, name := range names {
+		former := &corev1.Secret{}
+		key := client.ObjectKey{Namespace: obj.Namespace, Name: name}
+		if err = o.get(ctx, key, former); apierrors.IsNotFound(err) {
+			err = o.live.Get(ctx, key, former) // it may lack the label
 		}
-		err := o.get(ctx, client.ObjectKeyFromObject(former), former) // as it is known best
 		if err == nil && !target.IsWhole(former) {
 			err = o.readWhole(ctx, former)
 		}
 		if err == nil && former.Type == corev1.SecretTypeOpaque && target.OwnerUID(former) == obj.UID {
-			err = o.writeSecret(ctx, former, desired(target.Of(former)))
+			var deniedHere error
+			deniedHere, err = o.writeSecret(ctx, former, desired(target.Of(former)))
+			denied = cmp.Or(denied, deniedHere)
 		}
 		if client.IgnoreNotFound(err) != nil {
-			return err
+			return denied, err
 		}
 	}
-	return nil
+	return denied, nil
+}
+
+// formers returns the names of an SFMCToken's target Secrets but the one that it names now, with the operator's label
+// or without.
+func (o *objects) formers(ctx context.Context, obj *v1alpha1.SFMCToken) ([]string, error) {
+	inNamespace, ownUID := client.InNamespace(obj.Namespace), client.MatchingFields{indexOwner: string(obj.UID)}
+	var labelled corev1.SecretList
+	if err := o.client.List(ctx, &labelled, inNamespace, ownUID, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the target Secrets: %w", err)
+	}
+	all := credentials.MetadataListOf("Secret")
+	if err := o.metadata.List(ctx, all, inNamespace, ownUID, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the metadata of Secrets: %w", err)
+	}
+	var names []string
+	for i := range labelled.Items {
+		names = append(names, labelled.Items[i].Name)
+	}
+	for i := range all.Items {
+		names = append(names, all.Items[i].Name)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return slices.DeleteFunc(names, func(name string) bool { return name == obj.TargetSecretName() }), nil
+}
+
+// isTargetMovingAway reports whether the Secret in the way of an SFMCToken is the target of another one that names
+// another target now: the two, or more in a ring, exchange their names.
+func (o *objects) isTargetMovingAway(ctx context.Context, obj *v1alpha1.SFMCToken) bool {
+	secret, holder := credentials.MetadataOf("Secret"), &v1alpha1.SFMCToken{}
+	key := client.ObjectKey{Namespace: obj.Namespace, Name: obj.TargetSecretName()}
+	labelled := &corev1.Secret{}
+	if err := o.get(ctx, key, labelled); err == nil {
+		secret.ObjectMeta = labelled.ObjectMeta
+	} else if o.metadata.Get(ctx, key, secret) != nil {
+		return false
+	}
+	key.Name = target.OwnerName(secret)
+	return key.Name != "" && o.get(ctx, key, holder) == nil && holder.TargetSecretName() != secret.Name
 }

@@ -12,9 +12,11 @@ import (
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -144,6 +146,12 @@ func newObjects(g *WithT, objs ...client.Object) (*objects, *apiServer, *lagging
 	return &objects{client: cache, live: server, newer: lru.New(maxNewer)}, server, cache
 }
 
+// put writes a Secret of whose owner nothing is to be changed.
+func (o *objects) put(ctx context.Context, current, desired *corev1.Secret) error {
+	denied, err := o.writeSecret(ctx, current, desired)
+	return errors.Join(denied, err)
+}
+
 func aSecret(name string) *corev1.Secret {
 	record := map[string]string{"sfmctoken.dev/issued": `{"owner":"journeys","seal":"x"}`} // so it is kept whole
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "marketing", Name: name, Annotations: record},
@@ -175,7 +183,7 @@ func TestACacheThatKeepsUpCostsNoRequest(t *testing.T) {
 	o, server, cache := newObjects(g, secret)
 	g.Expect(read(g, o, secret)).To(Equal(secret))
 	next := edited(secret, "1")
-	g.Expect(o.writeSecret(t.Context(), secret, next)).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, next)).To(Succeed())
 	cache.show(secret)
 	for range 3 {
 		g.Expect(generation(g, o, secret)).To(Equal("1"))
@@ -190,7 +198,7 @@ func TestWhatWasWrittenIsKnownBeforeTheCacheShowsIt(t *testing.T) {
 	secret, obj := aSecret("journeys"), anSFMCToken()
 	o, server, _ := newObjects(g, secret, obj)
 	next := edited(secret, "1")
-	g.Expect(o.writeSecret(t.Context(), secret, next)).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, next)).To(Succeed())
 	after := obj.DeepCopy()
 	after.Status.AccountID = "510004567"
 	g.Expect(o.patchStatus(t.Context(), obj, after)).To(Succeed())
@@ -204,7 +212,7 @@ func TestWhatWasWrittenIsKnownBeforeTheCacheShowsIt(t *testing.T) {
 	g.Expect(o.get(t.Context(), client.ObjectKeyFromObject(obj), &known)).To(Succeed())
 	g.Expect(known.Status).To(Equal(after.Status))
 	g.Expect(known.ResourceVersion).To(Equal(after.ResourceVersion))
-	g.Expect(o.writeSecret(t.Context(), next, edited(read(g, o, secret), "2"))).To(Succeed(), "it can be written again")
+	g.Expect(o.put(t.Context(), next, edited(read(g, o, secret), "2"))).To(Succeed(), "it can be written again")
 	g.Expect(generation(g, o, secret)).To(Equal("2"))
 	g.Expect(server.reads).To(BeEmpty())
 }
@@ -216,7 +224,7 @@ func TestWhatTheCacheShowsIsRememberedNoMore(t *testing.T) {
 			secret := aSecret("journeys")
 			o, server, cache := newObjects(g, secret)
 			want := edited(secret, "1")
-			g.Expect(o.writeSecret(t.Context(), secret, want)).To(Succeed())
+			g.Expect(o.put(t.Context(), secret, want)).To(Succeed())
 			g.Expect(o.newer.Len()).To(Equal(1))
 			if later {
 				want = edited(want, "2")
@@ -234,7 +242,7 @@ func TestAVersionThatCantBeComparedLeavesTheCacheRight(t *testing.T) {
 	g := NewWithT(t)
 	secret := aSecret("journeys")
 	o, server, cache := newObjects(g, secret)
-	g.Expect(o.writeSecret(t.Context(), secret, edited(secret, "1"))).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, edited(secret, "1"))).To(Succeed())
 	cache.cached[nameOf(secret, client.ObjectKeyFromObject(secret))].SetResourceVersion("a")
 	g.Expect(generation(g, o, secret)).To(Equal("0"))
 	g.Expect(server.reads).To(BeEmpty())
@@ -246,7 +254,7 @@ func TestAfterARefusedWriteTheObjectIsReadOnceAndNoOtherIs(t *testing.T) {
 	o, server, cache := newObjects(g, secret, other)
 	g.Expect(server.write(t.Context(), edited(secret, "of somebody else"))).To(Succeed())
 
-	err := o.writeSecret(t.Context(), secret, edited(secret, "1"))
+	err := o.put(t.Context(), secret, edited(secret, "1"))
 	g.Expect(err).To(And(MatchError(HavePrefix(`write the target Secret "journeys": `)), beSuperseded(time.Second)))
 	for range 3 {
 		g.Expect(generation(g, o, secret)).To(Equal("of somebody else"))
@@ -254,7 +262,7 @@ func TestAfterARefusedWriteTheObjectIsReadOnceAndNoOtherIs(t *testing.T) {
 	}
 	g.Expect(server.reads).To(Equal([]string{"marketing/journeys"}))
 	again := edited(read(g, o, secret), "2")
-	g.Expect(o.writeSecret(t.Context(), secret, again)).To(Succeed(), "the next write is of what is newest")
+	g.Expect(o.put(t.Context(), secret, again)).To(Succeed(), "the next write is of what is newest")
 	cache.show(secret)
 	g.Expect(generation(g, o, secret)).To(Equal("2"))
 	g.Expect(server.reads).To(HaveLen(1))
@@ -273,7 +281,7 @@ func TestWhatIsThereAlreadyAndNotInTheCacheIsReadAndNoOtherIs(t *testing.T) {
 	secret, other := aSecret("journeys"), aSecret("other")
 	o, server, cache := newObjects(g, other)
 	g.Expect(server.write(t.Context(), edited(secret, "of somebody else"))).To(Succeed())
-	g.Expect(o.writeSecret(t.Context(), nil, edited(secret, "1"))).To(beSuperseded(time.Second))
+	g.Expect(o.put(t.Context(), nil, edited(secret, "1"))).To(beSuperseded(time.Second))
 	g.Expect(generation(g, o, secret)).To(Equal("of somebody else"))
 	g.Expect(generation(g, o, other)).To(Equal("0"))
 	g.Expect(server.reads).To(HaveEach("marketing/journeys"))
@@ -288,7 +296,7 @@ func TestWhatIsGoneWhenItIsWrittenIsReconciledAgain(t *testing.T) {
 	secret := aSecret("journeys")
 	o, server, cache := newObjects(g, secret)
 	delete(server.objects, nameOf(secret, client.ObjectKeyFromObject(secret)))
-	g.Expect(o.writeSecret(t.Context(), secret, edited(secret, "1"))).To(beSuperseded(time.Second))
+	g.Expect(o.put(t.Context(), secret, edited(secret, "1"))).To(beSuperseded(time.Second))
 	g.Expect(server.reads).To(HaveLen(1))
 	cache.show(secret)
 	g.Expect(o.get(t.Context(), client.ObjectKeyFromObject(secret), &corev1.Secret{})).NotTo(Succeed())
@@ -324,7 +332,7 @@ func TestWhatIsGoneIsNotTakenForThereBecauseItWasWritten(t *testing.T) {
 	secret := aSecret("journeys")
 	o, server, cache := newObjects(g, secret)
 	key := client.ObjectKeyFromObject(secret)
-	g.Expect(o.writeSecret(t.Context(), secret, edited(secret, "1"))).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, edited(secret, "1"))).To(Succeed())
 	delete(server.objects, nameOf(secret, key))
 	cache.show(secret)
 	for range 3 {
@@ -337,10 +345,10 @@ func TestANewObjectIsThereBeforeTheCacheShowsIt(t *testing.T) {
 	g := NewWithT(t)
 	o, server, cache := newObjects(g)
 	secret := aSecret("journeys")
-	g.Expect(o.writeSecret(t.Context(), nil, secret)).To(Succeed())
+	g.Expect(o.put(t.Context(), nil, secret)).To(Succeed())
 	g.Expect(generation(g, o, secret)).To(Equal("0"))
 	g.Expect(server.reads).To(HaveLen(1), "the cache says that it is gone")
-	g.Expect(o.writeSecret(t.Context(), secret, edited(secret, "1"))).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, edited(secret, "1"))).To(Succeed())
 	g.Expect(generation(g, o, secret)).To(Equal("1"))
 	cache.show(secret)
 	reads := len(server.reads)
@@ -354,7 +362,7 @@ func TestOnlySoMuchIsRememberedBesideTheCache(t *testing.T) {
 	var all []*corev1.Secret
 	for i := range maxNewer + 10 {
 		secret := aSecret(fmt.Sprintf("journeys-%d", i))
-		g.Expect(o.writeSecret(t.Context(), nil, secret)).To(Succeed())
+		g.Expect(o.put(t.Context(), nil, secret)).To(Succeed())
 		all = append(all, secret)
 	}
 	g.Expect(o.newer.Len()).To(Equal(maxNewer))
@@ -367,7 +375,7 @@ func TestObjectsOfOneNameAndSeveralKindsAreKeptApart(t *testing.T) {
 	g := NewWithT(t)
 	secret, obj := aSecret("journeys-emea"), anSFMCToken()
 	o, _, _ := newObjects(g, secret, obj)
-	g.Expect(o.writeSecret(t.Context(), secret, edited(secret, "1"))).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, edited(secret, "1"))).To(Succeed())
 	var known v1alpha1.SFMCToken
 	g.Expect(o.get(t.Context(), client.ObjectKeyFromObject(obj), &known)).To(Succeed())
 	g.Expect(&known).To(Equal(obj))
@@ -377,7 +385,7 @@ func TestAReadThatAShutdownBreaksOffIsNotRepeated(t *testing.T) {
 	g := NewWithT(t)
 	secret := aSecret("journeys")
 	o, server, cache := newObjects(g, secret)
-	g.Expect(o.writeSecret(t.Context(), secret, edited(secret, "1"))).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, edited(secret, "1"))).To(Succeed())
 	cache.err = context.Canceled
 	g.Expect(o.get(t.Context(), client.ObjectKeyFromObject(secret), &corev1.Secret{})).To(MatchError(context.Canceled))
 	g.Expect(server.reads).To(BeEmpty())
@@ -389,7 +397,7 @@ func TestAWriteThatWasBegunIsFinishedDuringAShutdown(t *testing.T) {
 	o, server, _ := newObjects(g, secret, obj)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	g.Expect(o.writeSecret(ctx, secret, edited(secret, "1"))).To(Succeed(), "the token in it has been paid for")
+	g.Expect(o.put(ctx, secret, edited(secret, "1"))).To(Succeed(), "the token in it has been paid for")
 	g.Expect(o.patchStatus(ctx, obj, obj.DeepCopy())).To(Succeed())
 	g.Expect(generation(g, o, secret)).To(Equal("1"))
 	g.Expect(server.version).To(Equal(4))
@@ -399,7 +407,7 @@ func TestASecretThatIsAsItShouldBeIsLeftAlone(t *testing.T) {
 	g := NewWithT(t)
 	secret := aSecret("journeys")
 	o, server, _ := newObjects(g, secret)
-	g.Expect(o.writeSecret(t.Context(), secret, secret.DeepCopy())).To(Succeed())
+	g.Expect(o.put(t.Context(), secret, secret.DeepCopy())).To(Succeed())
 	g.Expect(server.version).To(Equal(1))
 }
 
@@ -410,12 +418,85 @@ func TestARefusalOfAWriteMeansWhatTheAPIServerSays(t *testing.T) {
 	going := apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "journeys", errors.New("it is going"))
 	going.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	server.err = going
-	g.Expect(o.writeSecret(t.Context(), nil, aSecret("another"))).To(beSuperseded(0), "there is nothing to wait for")
+	g.Expect(o.put(t.Context(), nil, aSecret("another"))).To(beSuperseded(0), "there is nothing to wait for")
 
 	server.err = errors.New("etcd is gone")
-	err := o.writeSecret(t.Context(), secret, edited(secret, "1"))
+	err := o.put(t.Context(), secret, edited(secret, "1"))
 	g.Expect(problem.Of(err).Reason).To(Equal(v1alpha1.ReasonKubernetesAPIError))
 	g.Expect(err).To(MatchError(server.err))
 	g.Expect(generation(g, o, secret)).To(Equal("0"), "it may have been written or not: the cache will show it")
 	g.Expect(server.reads).To(BeEmpty())
+}
+
+// guarded is an API server where nobody changes the owner of an object who may not delete it.
+type guarded struct{ *lagging }
+
+func (l guarded) Update(ctx context.Context, obj client.Object, _ ...client.UpdateOption) error {
+	found := l.server.objects[nameOf(obj, client.ObjectKeyFromObject(obj))]
+	if !equality.Semantic.DeepEqual(found.GetOwnerReferences(), obj.GetOwnerReferences()) {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, obj.GetName(),
+			errors.New("cannot set an ownerRef on a resource you can't delete: , <nil>"))
+	}
+	return l.server.write(ctx, obj)
+}
+
+func TestWhereTheOwnerMayNotBeChangedAllTheRestIsWritten(t *testing.T) {
+	g := NewWithT(t)
+	secret := aSecret("journeys")
+	o, server, cache := newObjects(g, secret)
+	o.client = guarded{cache}
+	want := edited(secret, "1")
+	want.OwnerReferences = []metav1.OwnerReference{{Name: "another"}}
+	denied, err := o.writeSecret(t.Context(), secret, want)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(denied).To(MatchError(ContainSubstring("the verb delete on Secrets")))
+	is := server.objects[nameOf(secret, client.ObjectKeyFromObject(secret))].(*corev1.Secret)
+	g.Expect(is.Data).To(HaveKeyWithValue("generation", []byte("1")))
+	g.Expect(is.OwnerReferences).To(BeEmpty())
+	g.Expect(want.ResourceVersion).To(Equal(is.ResourceVersion), "it is as it came back")
+
+	version := is.ResourceVersion
+	again := want.DeepCopy()
+	again.OwnerReferences = []metav1.OwnerReference{{Name: "another"}}
+	denied, err = o.writeSecret(t.Context(), want, again)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(denied).To(HaveOccurred())
+	is = server.objects[nameOf(secret, client.ObjectKeyFromObject(secret))].(*corev1.Secret)
+	g.Expect(is.ResourceVersion).To(Equal(version), "there is nothing else to write")
+}
+
+func TestARefusalForGoodIsForAPersonToMendAndNamesTheRemedy(t *testing.T) {
+	secrets := schema.GroupResource{Resource: "secrets"}
+	invalid := func(detail string) error {
+		return apierrors.NewInvalid(schema.GroupKind{Kind: "Secret"}, "journeys",
+			field.ErrorList{field.Invalid(field.NewPath("data"), "", detail)})
+	}
+	for name, row := range map[string]struct {
+		err    error
+		remedy string // empty if it passes by itself
+	}{
+		"a quota":        {apierrors.NewForbidden(secrets, "journeys", errors.New("exceeded quota: small, used: count/secrets=1")), "raise this ResourceQuota"},
+		"immutable":      {invalid("field is immutable when `immutable` is set"), "delete this Secret"},
+		"too large":      {apierrors.NewRequestEntityTooLargeError("limit is 3145728"), "make what spec.target.template adds smaller"},
+		"too long":       {apierrors.NewInvalid(schema.GroupKind{Kind: "Secret"}, "journeys", field.ErrorList{field.TooLong(field.NewPath("data"), "", 1048576)}), "make what spec.target.template adds smaller"},
+		"a policy":       {apierrors.NewForbidden(secrets, "journeys", errors.New("ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no")), "have the ValidatingAdmissionPolicy allow it"},
+		"a webhook":      {apierrors.NewBadRequest(`admission webhook "w" denied the request: no`), "have the admission webhook allow it"},
+		"a right":        {apierrors.NewForbidden(secrets, "journeys", errors.New(`User "system:serviceaccount:a:b" cannot update resource "secrets"`)), "give the operator's ServiceAccount this right"},
+		"an absent hook": {apierrors.NewInternalError(errors.New(`failed calling webhook "w"`)), ""},
+		"too many":       {apierrors.NewTooManyRequests("later", 1), ""},
+		"a timeout":      {apierrors.NewTimeoutError("later", 1), ""},
+		"no answer":      {errors.New("connection refused"), ""},
+		"gone":           {apierrors.NewUnauthorized("who?"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			err := refused(fmt.Errorf("write it: %w", row.err))
+			if row.remedy == "" {
+				g.Expect(problem.Of(err)).To(HaveField("Reason", v1alpha1.ReasonKubernetesAPIError))
+				return
+			}
+			g.Expect(problem.Of(err)).To(And(HaveField("Reason", v1alpha1.ReasonWriteRefused), HaveField("Actor", problem.Person)))
+			g.Expect(err).To(MatchError(And(HavePrefix("write it: "), ContainSubstring("; "+row.remedy))))
+		})
+	}
 }

@@ -27,6 +27,9 @@ type reading struct {
 	identities []string
 	// refused is the identity that was refused before the other client secret was tried.
 	refused string
+	// request is the refresh request that was noticed last. A token answers it that was asked for after that time.
+	request string
+	after   time.Time
 }
 
 func newReading(a *attempt, read credentials.Credentials, requests []sfmc.TokenRequest) *reading {
@@ -89,21 +92,40 @@ func (a *attempt) waits(why error, now time.Time) error {
 	return credentials.Explain(why, a.read.expiresAt, now)
 }
 
-// want returns what an SFMCToken asks for, but for the candidates.
-func (a *attempt) want(now time.Time) *issuer.Want {
+// want returns what an SFMCToken asks for, but for the candidates. The newest token is the one that is known of these
+// credentials, nil if none is.
+func (a *attempt) want(newest *token.Token, now time.Time) *issuer.Want {
 	want := &issuer.Want{
 		Asker:         askerOf(a.key),
 		Refused:       a.read.refused,
 		RefreshBefore: a.obj.RefreshBefore(),
 		Causes:        fmt.Sprint(a.read.version, a.obj.Generation, a.obj.RefreshRequest()),
 	}
-	if held := a.current.Token; held != nil && a.isForCredentials() {
+	held := a.current.Token
+	if held != nil && !a.isForCredentials() {
+		held = nil
+	}
+	if held != nil {
 		want.LifeLeft = token.Until(held.ExpiresAt, now)
-		if a.isRefreshRequested {
-			want.After = held.IssuedAt
-		}
+	}
+	if a.isRefreshRequested {
+		want.After = a.read.afterRequest(a.obj.RefreshRequest(), now, held, newest)
 	}
 	return want
+}
+
+// afterRequest returns after when the token must have been asked for that answers a refresh request: after that was
+// noticed, and after the tokens that were known then, which matters if the clock was set back.
+func (r *reading) afterRequest(request string, now time.Time, known ...*token.Token) time.Time {
+	if r.request != request {
+		r.request, r.after = request, now.Round(0).Add(-1)
+		for _, before := range known {
+			if before != nil && before.IssuedAt.Round(0).After(r.after) {
+				r.after = before.IssuedAt
+			}
+		}
+	}
+	return r.after
 }
 
 // askerOf returns an SFMCToken as one who asks: its namespace is the tenant.

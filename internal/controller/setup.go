@@ -75,7 +75,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 	if err != nil {
 		return err
 	}
-	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := addIndexes(ctx, mgr.GetFieldIndexer(), secretMetadata); err != nil {
 		return err
 	}
 	if err := mgr.AddReadyzCheck("caches", func(request *http.Request) error {
@@ -88,7 +88,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 		return err
 	}
 	r := newReconciler(mgr, secretMetadata, options)
-	if err := registerTokenMetrics(mgr, r.issuer); err != nil {
+	if err := registerTokenMetrics(mgr, r.issuer, options.Clock); err != nil {
 		return err
 	}
 	if err := mgr.Add(manager.RunnableFunc(r.sendRequests)); err != nil {
@@ -103,9 +103,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, options Options) error {
 func newReconciler(mgr ctrl.Manager, secretMetadata client.Reader, options Options) *Reconciler {
 	memory := &memory{}
 	sharers := &sharers{cache: mgr.GetClient(), memory: memory}
+	counter := &requestCounter{counted: map[string]bool{}}
 	options.Issuer.Clock = options.Clock
 	options.Issuer.MaxInFlight = 2 * options.Concurrency
-	options.Issuer.Recall, options.Issuer.Observe, options.Issuer.Wake = sharers.recall, observeRequest, sharers.answer
+	options.Issuer.Recall, options.Issuer.Observe, options.Issuer.Wake = sharers.recall, counter.observe, sharers.answer
 	owned := client.WithFieldOwner(mgr.GetClient(), fieldOwner)
 	return &Reconciler{
 		objects: &objects{owned, mgr.GetAPIReader(), secretMetadata, lru.New(maxNewer)},

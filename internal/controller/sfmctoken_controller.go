@@ -21,7 +21,7 @@ import (
 
 // +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmctokens,verbs=get;list;watch
 // +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmctokens/status,verbs=patch
-// +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmcaccessgrants,verbs=get;list;watch
+// +kubebuilder:rbac:groups=sfmctoken.dev,resources=sfmcaccessgrants,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -94,8 +94,7 @@ func (r *Reconciler) report(ctx context.Context, obj *v1alpha1.SFMCToken, result
 		}
 		r.tell(ctx, before, obj, result)
 	}
-	// What Kubernetes refused is tried again by the queue; the rest has its own time.
-	return ctrl.Result{RequeueAfter: outcome.Again}, outcome.Retry
+	return ctrl.Result{RequeueAfter: outcome.Again}, nil
 }
 
 // tell logs what became of an SFMCToken, and records an event for what is new.

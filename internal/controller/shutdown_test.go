@@ -52,7 +52,7 @@ func TestATokenThatComesInAShutdownIsWrittenAfterTheWorkersHaveFinished(t *testi
 		issuer: issuer.New(issuer.Options{
 			Client: issuing{}, Clock: clock.RealClock{}, RequestRate: rate.Inf, RequestBurst: 1, MaxInFlight: 4,
 			Recall:  func(context.Context, string) ([]*token.Token, error) { return nil, nil },
-			Observe: func(*sfmc.Error, time.Duration) {},
+			Observe: func(string, *sfmc.Error, time.Duration) {},
 			Wake:    func([]issuer.Asker, *token.Token) {},
 		}),
 	}

@@ -25,11 +25,11 @@ const (
 	indexCredentials = "credentials"  // of SFMCTokens: what they must be woken by
 	indexTarget      = "targetSecret" // of SFMCTokens: the target Secret's name
 	indexAccess      = "access"       // of SFMCTokens that refer to another namespace: what they need a grant for
-	indexOwner       = "owner"        // of target Secrets: the owning SFMCToken's UID
+	indexOwner       = "owner"        // of target Secrets, with the operator's label or not: the owning SFMCToken's UID
 	indexIdentity    = "identity"     // of target Secrets: the identities of the token that they hold
 )
 
-func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
+func addIndexes(ctx context.Context, indexer, secretMetadata client.FieldIndexer) error {
 	targetName := func(obj *v1alpha1.SFMCToken) []string { return []string{obj.TargetSecretName()} }
 	ownerUID := func(secret *corev1.Secret) []string { return []string{string(target.OwnerUID(secret))} }
 	identities := func(secret *corev1.Secret) []string { return target.IdentitiesOf(secret) }
@@ -40,6 +40,9 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 		addIndex(ctx, indexer, credentials.IndexGrants, credentials.GrantKeys),
 		addIndex(ctx, indexer, indexOwner, ownerUID),
 		addIndex(ctx, indexer, indexIdentity, identities),
+		secretMetadata.IndexField(ctx, credentials.MetadataOf("Secret"), indexOwner, func(obj client.Object) []string {
+			return []string{string(target.OwnerUID(obj))}
+		}),
 	)
 }
 

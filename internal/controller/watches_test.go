@@ -28,7 +28,8 @@ func (i indexing) IndexField(_ context.Context, obj client.Object, field string,
 // newAffectedTokens finds those that something matters to among these.
 func newAffectedTokens(g *WithT, objs ...client.Object) affectedTokens {
 	builder := fake.NewClientBuilder().WithScheme(ManagerOptions(nil).Scheme)
-	g.Expect(addIndexes(context.Background(), indexing{builder})).To(Succeed())
+	metadata := indexing{fake.NewClientBuilder()}
+	g.Expect(addIndexes(context.Background(), indexing{builder}, metadata)).To(Succeed())
 	return affectedTokens{reader: builder.WithObjects(objs...).Build()}
 }
 

@@ -28,10 +28,20 @@ type Problem struct {
 
 func (p Problem) String() string { return p.What + ": " + p.Message }
 
+// problemOf returns what a condition says.
+func problemOf(c *metav1.Condition) Problem {
+	what := c.Type
+	if c.Reason != c.Type {
+		what += ", " + c.Reason
+	}
+	return Problem{what, oneLine(c.Message)}
+}
+
 // clockSkew is how far this machine's clock and the operator's may be apart before anything is said about it.
 const clockSkew = 30 * time.Second
 
-// Problems returns those of an SFMCToken, why there is no new token first.
+// Problems returns those of an SFMCToken, why there is no new token first. That is one, whether or not the old one is
+// still valid.
 func Problems(token *v1alpha1.SFMCToken, now time.Time) []Problem {
 	ready := meta.FindStatusCondition(token.Status.Conditions, v1alpha1.ConditionReady)
 	if ready == nil {
@@ -39,33 +49,40 @@ func Problems(token *v1alpha1.SFMCToken, now time.Time) []Problem {
 			"the operator hasn't looked at it yet; is it running, and does it watch this namespace?"}}
 	}
 	var found []Problem
-	tell := func(what, message string) { found = append(found, Problem{what, oneLine(message)}) }
 	isReady := ready.Status == metav1.ConditionTrue
-	if c := hindrance(token); c != nil && (!isReady || c.Reason != string(v1alpha1.ReasonWaitingForTurn)) {
-		tell(c.Type+", "+c.Reason, c.Message)
-	}
-	switch expires := token.Status.ExpiresAt; {
+	hindered := hindrance(token)
+	switch {
+	case hindered != nil:
+		found = append(found, problemOf(hindered))
 	case !isReady:
-		tell("Not ready, "+ready.Reason, ready.Message)
-	case expires != nil && now.Sub(expires.Time) > clockSkew:
+		found = append(found, Problem{"Not ready, " + ready.Reason, oneLine(ready.Message)})
+	}
+	if expires := token.Status.ExpiresAt; isReady && expires != nil && now.Sub(expires.Time) > clockSkew {
 		// The operator turns Ready to False at the very moment.
-		tell("Expired", "the status says Ready, but the token ran out "+When(expires, now)+"; is the operator running?")
+		found = append(found, Problem{"Expired",
+			"the status says Ready, but the token ran out " + When(expires, now) + "; is the operator running?"})
 	}
 	if token.Status.ObservedGeneration != token.Generation {
-		tell("Changed", "the operator hasn't looked at the spec as it is now; is it running?")
+		found = append(found, Problem{"Changed", "the operator hasn't looked at the spec as it is now; is it running?"})
 	}
-	for _, kind := range []string{v1alpha1.ConditionTargetContested, v1alpha1.ConditionCredentialsExpiring} {
+	for _, kind := range []string{
+		v1alpha1.ConditionScopesMissing, v1alpha1.ConditionTargetContested, v1alpha1.ConditionCredentialsExpiring,
+	} {
 		c := meta.FindStatusCondition(token.Status.Conditions, kind)
 		if c != nil && c.Status != metav1.ConditionFalse {
-			tell(c.Type+", "+c.Reason, c.Message)
+			found = append(found, problemOf(c))
 		}
 	}
 	return found
 }
 
-// hindrance returns the condition that says why there is no new token, nil if nothing does. The two exclude each other.
+// hindrance returns the condition that says why there is no new token, nil if nothing does. The first that is True
+// counts.
 func hindrance(token *v1alpha1.SFMCToken) *metav1.Condition {
-	for _, kind := range []string{v1alpha1.ConditionStalled, v1alpha1.ConditionReconciling} {
+	for _, kind := range []string{
+		v1alpha1.ConditionStalled, v1alpha1.ConditionSuspended, v1alpha1.ConditionReconciling,
+		v1alpha1.ConditionRefreshFailing,
+	} {
 		if c := meta.FindStatusCondition(token.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionTrue {
 			return c
 		}
@@ -120,7 +137,7 @@ func Answered(asked, is *v1alpha1.SFMCToken) (bool, error) {
 // Standing returns why an SFMCToken gets no new token as things are; nil if nothing is known to be wrong.
 func Standing(token *v1alpha1.SFMCToken) error {
 	if c := hindrance(token); c != nil && c.Reason != string(v1alpha1.ReasonWaitingForTurn) {
-		return errors.New(Problem{c.Type + ", " + c.Reason, oneLine(c.Message)}.String())
+		return errors.New(problemOf(c).String())
 	}
 	return nil
 }

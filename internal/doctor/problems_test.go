@@ -36,21 +36,28 @@ var problems = map[string]struct {
 		"Not looked at: the operator hasn't looked at it yet; is it running, and does it watch this namespace?",
 	}},
 	"not ready": {
-		conditions: []string{"Ready=False NoToken: none", "Stalled=True RequestRefused: status 401"},
-		problems:   []string{"Stalled, RequestRefused: status 401", "Not ready, NoToken: none"},
+		conditions: []string{"Ready=False RequestRefused: none: status 401", "Stalled=True RequestRefused: status 401"},
+		problems:   []string{"Stalled, RequestRefused: status 401"},
 	},
 	"ready, but a person must act": {
 		conditions: []string{valid, "Stalled=True AccessDenied: no grant"},
 		problems:   []string{"Stalled, AccessDenied: no grant"},
 	},
 	"ready, but suspended": {
-		conditions: []string{valid, "Reconciling=True Suspended: true"},
-		problems:   []string{"Reconciling, Suspended: true"},
+		conditions: []string{valid, "Suspended=True Suspended: true"},
+		problems:   []string{"Suspended: true"},
 	},
-	"ready, and its turn will come": {conditions: []string{valid, "Reconciling=True WaitingForTurn: many are due"}},
+	"ready, but not refreshed": {
+		conditions: []string{valid, "RefreshFailing=True Throttled: 429"},
+		problems:   []string{"RefreshFailing, Throttled: 429"},
+	},
+	"ready, with less than was asked for": {
+		conditions: []string{valid, "ScopesMissing=True ScopesNotGranted: email_read"},
+		problems:   []string{"ScopesMissing, ScopesNotGranted: email_read"},
+	},
 	"not ready, and its turn will come": {
-		conditions: []string{"Ready=False NoToken: none", "Reconciling=True WaitingForTurn: many are due"},
-		problems:   []string{"Reconciling, WaitingForTurn: many are due", "Not ready, NoToken: none"},
+		conditions: []string{"Ready=False WaitingForTurn: none", "Reconciling=True WaitingForTurn: many are due"},
+		problems:   []string{"Reconciling, WaitingForTurn: many are due"},
 	},
 	"no longer stalled": {conditions: []string{valid, "Stalled=False Fine: it was"}},
 	"the client secret ends": {
@@ -86,8 +93,8 @@ var problems = map[string]struct {
 		problems:   []string{"Changed: the operator hasn't looked at the spec as it is now; is it running?"},
 	},
 	"a message that plays with the terminal": {
-		conditions: []string{"Ready=False NoToken: one\n\ttwo \x1b[31mthree\u202e four"},
-		problems:   []string{"Not ready, NoToken: one two [31mthree four"},
+		conditions: []string{"Ready=False TokenExpired: one\n\ttwo \x1b[31mthree\u202e four"},
+		problems:   []string{"Not ready, TokenExpired: one two [31mthree four"},
 	},
 }
 
@@ -174,8 +181,8 @@ var answers = map[string]struct {
 	},
 	"by a failure that will be tried again": {
 		annotation: "now", handled: "before",
-		before: []string{valid}, after: []string{valid, "Reconciling=True Throttled: 429"},
-		why: "Reconciling, Throttled: 429",
+		before: []string{valid}, after: []string{valid, "RefreshFailing=True Throttled: 429"},
+		why: "RefreshFailing, Throttled: 429",
 	},
 	"not while it waits for its turn": {
 		annotation: "now", handled: "before",

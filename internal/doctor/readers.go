@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
@@ -19,51 +18,67 @@ import (
 type Reader struct {
 	// Secret is the target Secret.
 	Secret string
-	// Pods that have this container: one, or those of one controller.
-	Pods []string
-	// Controller of the pods, for example "ReplicaSet journeys-6d5f9"; empty if they have none.
+	// Kind and Names of what has this container: one object, or the pods of one controller.
+	Kind  string
+	Names []string
+	// Controller of pods whose template isn't known, for example "ReplicaSet journeys-6d5f9"; empty if they have none.
 	Controller string
 	// Container is its kind and name, for example "init container render".
 	Container string
 	// How the Secret gets into it, for example "environment variable SFMC_TOKEN".
 	How string
+	// IsBrief is true if its pods end before the token does that they began with. That is worth a hint.
+	IsBrief bool
 }
 
 func (r Reader) String() string {
-	pods := "Pod " + r.Pods[0]
-	switch more := len(r.Pods) - 1; {
+	who := r.Kind + " " + r.Names[0]
+	switch more := len(r.Names) - 1; {
 	case more > 0:
-		pods += fmt.Sprintf(" and %d more of %s", more, r.Controller)
+		who += fmt.Sprintf(" and %d more of %s", more, r.Controller)
 	case r.Controller != "":
-		pods += " of " + r.Controller
+		who += " of " + r.Controller
 	}
-	return fmt.Sprintf("%s, %s, reads Secret %s once, when it starts: %s", pods, r.Container, r.Secret, r.How)
+	text := fmt.Sprintf("%s, %s, reads Secret %s once, when it starts: %s", who, r.Container, r.Secret, r.How)
+	if r.IsBrief {
+		return "Hint: " + text
+	}
+	return text
 }
 
 // Advice returns what to do about such a reader.
 func (r Reader) Advice() string {
 	text := "It misses every refresh, and gets 401 when the token that it began with is over. Mount"
-	if strings.HasPrefix(r.Container, "init ") {
+	switch {
+	case r.IsBrief:
+		return "It ends before the token that it begins with, by activeDeadlineSeconds: nothing needs to be done."
+	case strings.HasPrefix(r.Container, "init "):
 		text = "What it makes of the token is good for 20 minutes at most. Let the containers that make the calls mount"
+	case r.Kind == "Job" || r.Kind == "CronJob":
+		text = "It gets 401 if it runs for longer than the token that it begins with lives. Limit it by " +
+			"activeDeadlineSeconds to what spec.refreshBefore leaves for sure, or mount"
 	}
 	return text + " Secret " + r.Secret + " as a volume, without subPath, and read the file for each call."
 }
 
-// StaleReaders returns, among pods, those containers that read the SFMCToken's target Secret once: through env, envFrom
-// or a subPath mount. Whoever reads only what is the same in every token, such as rest_instance_url, misses nothing.
-func StaleReaders(token *v1alpha1.SFMCToken, pods []corev1.Pod) []Reader {
+// StaleReaders returns those containers that read the SFMCToken's target Secret once: through env, envFrom or a subPath
+// mount. Whoever reads only what is the same in every token, such as rest_instance_url, misses nothing.
+func StaleReaders(token *v1alpha1.SFMCToken, cluster *Cluster) []Reader {
 	keys := refreshedKeys(token.Spec.Target)
 	var found []Reader
-	for i := range pods {
-		pod := &pods[i]
-		if pod.Namespace != token.Namespace || isOver(pod) {
+	for _, w := range cluster.workloads() {
+		if w.namespace != token.Namespace {
 			continue
 		}
-		for _, secret := range targetSecrets(token) {
-			files := refreshedFiles(pod.Spec.Volumes, secret, keys)
-			for _, c := range containers(&pod.Spec) {
-				for _, how := range slices.Concat(throughEnv(c, secret, keys), throughSubPath(c, files)) {
-					found = add(found, pod, Reader{Secret: secret, Container: c.kind + " " + c.Name, How: how})
+		// A token has at least so much left when a pod begins with it.
+		reader := Reader{Kind: w.kind, Names: []string{w.name}, Controller: w.controller,
+			IsBrief: w.endsWithin > 0 && w.endsWithin <= token.RefreshBefore()}
+		for _, reader.Secret = range targetSecrets(token) {
+			files := refreshedFiles(w.spec.Volumes, reader.Secret, keys)
+			for _, c := range containers(w.spec) {
+				reader.Container = c.kind + " " + c.Name
+				for _, reader.How = range slices.Concat(throughEnv(c, reader.Secret, keys), throughSubPath(c, files)) {
+					found = add(found, reader)
 				}
 			}
 		}
@@ -72,20 +87,88 @@ func StaleReaders(token *v1alpha1.SFMCToken, pods []corev1.Pod) []Reader {
 }
 
 // add returns the readers with one more, the pods of one controller together: they are mended in one place.
-func add(readers []Reader, pod *corev1.Pod, r Reader) []Reader {
-	if owner := metav1.GetControllerOf(pod); owner != nil {
-		r.Controller = owner.Kind + " " + owner.Name
+func add(readers []Reader, r Reader) []Reader {
+	if r.Controller != "" {
 		same := func(other Reader) bool {
 			return other.Secret == r.Secret && other.Controller == r.Controller &&
 				other.Container == r.Container && other.How == r.How
 		}
 		if i := slices.IndexFunc(readers, same); i >= 0 {
-			readers[i].Pods = append(readers[i].Pods, pod.Name)
+			readers[i].Names = append(readers[i].Names, r.Names...)
 			return readers
 		}
 	}
-	r.Pods = []string{pod.Name}
 	return append(readers, r)
+}
+
+// Reloader's annotations on a consumer, and the one on a Secret that it leaves alone.
+const (
+	reloaderGroup  = "reloader.stakater.com/"
+	reloaderIgnore = reloaderGroup + "ignore"
+)
+
+const reloads = "Reloader restarts it at each refresh of Secret %s. Set the annotation %s: \"true\" in " +
+	"spec.target.template.metadata.annotations, mount the Secret as a volume, and read the file for each call."
+
+// Restarted returns what Stakater's Reloader restarts at each refresh of the SFMCToken's target Secret, every few
+// minutes, since an annotation on it says so.
+func Restarted(token *v1alpha1.SFMCToken, cluster *Cluster) []Problem {
+	if token.TargetTemplate().Metadata.Annotations[reloaderIgnore] == "true" {
+		return nil
+	}
+	var found []Problem
+	for _, w := range cluster.workloads() {
+		if w.namespace != token.Namespace {
+			continue
+		}
+		for _, secret := range targetSecrets(token) {
+			if w.isReloadedFor(secret) {
+				found = append(found, Problem{w.kind + " " + w.name, fmt.Sprintf(reloads, secret, reloaderIgnore)})
+			}
+		}
+	}
+	return found
+}
+
+// isReloadedFor reports whether Reloader's annotations name a Secret, or whatever is used.
+func (w *workload) isReloadedFor(secret string) bool {
+	for name := range strings.SplitSeq(w.annotations["secret."+reloaderGroup+"reload"], ",") {
+		if strings.TrimSpace(name) == secret {
+			return true
+		}
+	}
+	isAuto := w.annotations[reloaderGroup+"auto"] == "true" || w.annotations["secret."+reloaderGroup+"auto"] == "true"
+	return isAuto && reads(w.spec, secret)
+}
+
+// reads reports whether any container gets a Secret, in whatever way.
+func reads(spec *corev1.PodSpec, secret string) bool {
+	for _, c := range containers(spec) {
+		for _, from := range c.EnvFrom {
+			if from.SecretRef != nil && from.SecretRef.Name == secret {
+				return true
+			}
+		}
+		for _, env := range c.Env {
+			if from := env.ValueFrom; from != nil && from.SecretKeyRef != nil && from.SecretKeyRef.Name == secret {
+				return true
+			}
+		}
+	}
+	for _, volume := range spec.Volumes {
+		if volume.Secret != nil && volume.Secret.SecretName == secret {
+			return true
+		}
+		if volume.Projected == nil {
+			continue
+		}
+		for _, source := range volume.Projected.Sources {
+			if source.Secret != nil && source.Secret.Name == secret {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // isOver reports whether a pod makes no calls any more, or soon won't.

@@ -59,6 +59,9 @@ func withEnvFrom(source corev1.EnvFromSource) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{source} }
 }
 
+// pods is a cluster that has these pods and nothing else.
+func pods(all ...corev1.Pod) *doctor.Cluster { return &doctor.Cluster{Pods: all} }
+
 func secretEnv(name string, optional *bool) corev1.EnvFromSource {
 	return corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{
 		LocalObjectReference: corev1.LocalObjectReference{Name: name}, Optional: optional,
@@ -240,14 +243,14 @@ func TestReadersThatMissEveryRefreshAreNamed(t *testing.T) {
 	for name, row := range readers {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
-			found := doctor.StaleReaders(aToken(), []corev1.Pod{aPod("consumer", row.change)})
+			found := doctor.StaleReaders(aToken(), pods(aPod("consumer", row.change)))
 			if row.how == nothing {
 				g.Expect(found).To(BeEmpty())
 				return
 			}
 			g.Expect(found).To(HaveLen(1))
 			g.Expect(found[0].Container + ": " + found[0].How).To(Equal(row.how))
-			g.Expect(found[0].Pods).To(Equal([]string{"consumer"}))
+			g.Expect(found[0].Names).To(Equal([]string{"consumer"}))
 			g.Expect(found[0].Secret).To(Equal(target))
 		})
 	}
@@ -307,14 +310,14 @@ func TestPodsOfOneControllerAreNamedOnce(t *testing.T) {
 	}
 	const how = ", container app, reads Secret journeys-token once, when it starts: environment variable TOKEN"
 	var said []string
-	for _, reader := range doctor.StaleReaders(aToken(), []corev1.Pod{
+	for _, reader := range doctor.StaleReaders(aToken(), pods(
 		aPod("a-1", owned("ReplicaSet", "a")),
 		aPod("a-2", owned("ReplicaSet", "a")),
 		aPod("a-3", owned("ReplicaSet", "a")),
 		aPod("b-1", owned("Job", "b")),
 		aPod("c", withToken(target)),
 		aPod("d", withToken(target)),
-	}) {
+	)) {
 		said = append(said, reader.String())
 		g.Expect(reader.Advice()).To(ContainSubstring("without subPath"))
 	}
@@ -330,7 +333,7 @@ func TestTheSecretOfAFormerNameCountsWhileItHoldsTheToken(t *testing.T) {
 	g := NewWithT(t)
 	token := aToken()
 	token.Status.TargetSecretName = "former"
-	found := doctor.StaleReaders(token, []corev1.Pod{aPod("a", withToken("former")), aPod("b", withToken(target))})
+	found := doctor.StaleReaders(token, pods(aPod("a", withToken("former")), aPod("b", withToken(target))))
 	g.Expect(found).To(HaveLen(2))
 }
 
@@ -338,12 +341,12 @@ func TestASecretThatBelongsToSomebodyElseIsNoTarget(t *testing.T) {
 	g := NewWithT(t)
 	token := aToken()
 	token.Status.Conditions = []metav1.Condition{{Type: "Stalled", Status: "True", Reason: "TargetConflict"}}
-	g.Expect(doctor.StaleReaders(token, []corev1.Pod{aPod("a", withToken(target))})).To(BeEmpty())
+	g.Expect(doctor.StaleReaders(token, pods(aPod("a", withToken(target))))).To(BeEmpty())
 }
 
 func TestWithoutATargetTheSecretHasTheTokensName(t *testing.T) {
 	g := NewWithT(t)
 	token := aToken()
 	token.Spec.Target = nil
-	g.Expect(doctor.StaleReaders(token, []corev1.Pod{aPod("a", withToken("journeys"))})).To(HaveLen(1))
+	g.Expect(doctor.StaleReaders(token, pods(aPod("a", withToken("journeys"))))).To(HaveLen(1))
 }

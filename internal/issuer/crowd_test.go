@@ -70,7 +70,7 @@ func (c *crowd) restart(t *testing.T, change func(*Options), test func(c *crowd)
 		Client: c, Clock: clock.RealClock{}, Wake: c.wake,
 		RequestRate: defaultRate, RequestBurst: defaultBurst, MaxInFlight: defaultMaxInFlight,
 		Recall:  func(context.Context, string) ([]*token.Token, error) { return nil, nil },
-		Observe: func(*sfmc.Error, time.Duration) {},
+		Observe: func(string, *sfmc.Error, time.Duration) {},
 	}
 	if change != nil {
 		change(&options)

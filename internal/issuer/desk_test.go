@@ -106,7 +106,7 @@ func (d *desk) recallRecorded(_ context.Context, identity string) ([]*token.Toke
 	return d.recorded, d.err
 }
 
-func (d *desk) observe(failed *sfmc.Error, took time.Duration) {
+func (d *desk) observe(_ string, failed *sfmc.Error, took time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.observed = append(d.observed, observation{failed, took})

@@ -178,7 +178,7 @@ func (e *entry) whyWaiting(c *claim, now time.Time) error {
 	if e.isInFlight {
 		waiting = problem.New(v1alpha1.ReasonWaitingForTurn, errUnderWay)
 	}
-	waiting.Failures, waiting.IsWoken = failures, true
+	waiting.Failures, waiting.IsWoken, waiting.Standing = failures, true, e.failure
 	if tell := c.since.Add(worthTelling); tell.After(now) {
 		waiting.RetryAt = tell
 	}

@@ -127,6 +127,22 @@ func TestAChangeIsNotTakenForAnsweredByARequestThatWasSentBefore(t *testing.T) {
 	g.Expect(d.server.Count()).To(Equal(2), "the change was worth a request")
 }
 
+func TestAFailureStandsWhileTheNextRequestIsUnderWay(t *testing.T) {
+	g := NewWithT(t)
+	d := openDesk(t)
+	d.server.AddFaults(sfmctest.Fault{Refusal: sfmctest.InvalidClient})
+	want := d.want(emea, "a")
+	failed, wait := d.fails(want)
+	g.Expect(failed.Standing).To(BeNil())
+	d.pass(wait)
+	release := d.held()
+	_, err := d.Ask(t.Context(), want)
+	g.Expect(err).To(MatchError(errUnderWay))
+	g.Expect(d.problemOf(err).Standing).To(MatchError(failed.Error()))
+	release()
+	d.gets(want)
+}
+
 func TestWhoeverWaitsNeedNotAskAgainUnlessSomethingChanged(t *testing.T) {
 	g := NewWithT(t)
 	d := openSlowDesk(t, 1)

@@ -45,7 +45,7 @@ func (i *Issuer) fly(f *flight) {
 	defer i.flights.Done()
 	// A request that was sent is worth its answer: a shutdown must not lose the token.
 	got, failed := i.options.Client.RequestToken(context.Background(), f.candidate.Request)
-	i.options.Observe(failed, i.options.Clock.Since(f.sent))
+	i.options.Observe(f.candidate.AuthHost, failed, i.options.Clock.Since(f.sent))
 	issued, askers := i.land(f, got, failed)
 	i.options.Wake(askers, issued)
 	i.mu.Lock()

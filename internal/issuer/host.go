@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -179,6 +180,35 @@ func (i *Issuer) lets(h *host, l *line, now time.Time) bool {
 	most := i.options.MaxInFlight
 	return l.gate.inFlight < l.gate.lets(most/2) &&
 		h.tenants[l.tenant].inFlight < most*3/4 && i.inFlight[l.tenant] < most
+}
+
+// HostState is how an authentication host is used now.
+type HostState struct {
+	Host string
+	// Waiting are identities that a token is asked for, and whose request wasn't sent yet; Paused are clients that are
+	// throttled.
+	InFlight, Waiting, Paused int
+}
+
+// Hosts returns those with requests that wait or are under way, in an order that stays the same.
+func (i *Issuer) Hosts() []HostState {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var states []HostState
+	for _, name := range slices.Sorted(maps.Keys(i.hosts)) {
+		h := i.hosts[name]
+		waiting, paused := map[*entry]bool{}, map[*gate]bool{}
+		for l := range h.lines {
+			for _, e := range l.entries {
+				waiting[e] = true
+			}
+			if l.gate.isPaused() {
+				paused[l.gate] = true
+			}
+		}
+		states = append(states, HostState{name, h.inFlight, len(waiting), len(paused)})
+	}
+	return states
 }
 
 // isOver reports whether a host may be forgotten: nothing waits for it, and it has its whole burst again.

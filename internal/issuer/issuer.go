@@ -33,8 +33,9 @@ type Options struct {
 	MaxInFlight int
 	// Recall returns tokens that were recorded for an identity outside of this process.
 	Recall func(ctx context.Context, identity string) ([]*token.Token, error)
-	// Observe is told of each request that was sent: how it failed, nil if it didn't, and how long it took.
-	Observe func(failed *sfmc.Error, took time.Duration)
+	// Observe is told of each request that was sent: to which authentication host, how it failed, nil if it didn't, and
+	// how long it took.
+	Observe func(host string, failed *sfmc.Error, took time.Duration)
 	// Wake is told who should ask again: there is a new token, or nil if the request failed.
 	Wake func(askers []Asker, issued *token.Token)
 }

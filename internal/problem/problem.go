@@ -43,6 +43,7 @@ var rules = map[v1alpha1.ProblemReason]rule{
 	v1alpha1.ReasonRequestRefused:      byPerson,
 	v1alpha1.ReasonTargetConflict:      byPerson,
 	v1alpha1.ReasonTemplateInvalid:     byPerson,
+	v1alpha1.ReasonWriteRefused:        byPerson,
 	v1alpha1.ReasonCredentialsNotFound: byOperator,
 	v1alpha1.ReasonEndpointUnavailable: byOperator,
 	v1alpha1.ReasonKubernetesAPIError:  byOperator,
@@ -63,6 +64,8 @@ type Problem struct {
 	RetryAt  time.Time
 	// IsWoken is true if the end of what is waited for wakes those who wait: they needn't look whether it is over.
 	IsWoken bool
+	// Standing is the last failure, if there was one, of whoever waits for its turn: it stands until the next answer.
+	Standing *Problem
 	rule
 	err error
 }

@@ -83,7 +83,7 @@ func actorsOfAPI(g *WithT) map[v1alpha1.ProblemReason]Actor {
 			switch condition[1] {
 			case v1alpha1.ConditionStalled:
 				actors[v1alpha1.ProblemReason(value)] = Person
-			case v1alpha1.ConditionReconciling:
+			case v1alpha1.ConditionReconciling, v1alpha1.ConditionSuspended:
 				actors[v1alpha1.ProblemReason(value)] = Operator
 			}
 		}

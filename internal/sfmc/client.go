@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"k8s.io/utils/clock"
+
+	"github.com/sfmctoken/sfmctoken-operator/internal/version"
 )
 
 const (
@@ -140,6 +142,8 @@ func (c *Client) RequestToken(ctx context.Context, request TokenRequest) (Token,
 // pings to find out. It also ends the attempt to connect that the failed request has left behind.
 func leave(transport *http.Transport) { transport.CloseIdleConnections() }
 
+var userAgent = version.Get().UserAgent("sfmctoken-operator")
+
 func (r TokenRequest) post(ctx context.Context) (*http.Request, error) {
 	body := struct {
 		GrantType    string      `json:"grant_type"`
@@ -159,7 +163,7 @@ func (r TokenRequest) post(ctx context.Context) (*http.Request, error) {
 	}
 	post.Header.Set("Content-Type", "application/json")
 	post.Header.Set("Accept", "application/json")
-	post.Header.Set("User-Agent", "sfmctoken-operator")
+	post.Header.Set("User-Agent", userAgent)
 	return post, nil
 }
 

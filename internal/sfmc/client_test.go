@@ -94,7 +94,7 @@ func TestTheRequestIsTheDocumentedOne(t *testing.T) {
 			g.Expect(got.RequestURI).To(Equal("/v2/token"))
 			g.Expect(got.Header).To(HaveKeyWithValue("Content-Type", []string{"application/json"}))
 			g.Expect(got.Header).To(HaveKeyWithValue("Accept", []string{"application/json"}))
-			g.Expect(got.Header).To(HaveKeyWithValue("User-Agent", []string{"sfmctoken-operator"}))
+			g.Expect(got.Header).To(HaveKeyWithValue("User-Agent", ConsistOf(HavePrefix("sfmctoken-operator/"))))
 			g.Expect(got.Header).NotTo(HaveKey("Authorization"), "the secret is in the body alone")
 		})
 	}

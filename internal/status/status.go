@@ -6,12 +6,10 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
-	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
 	"github.com/sfmctoken/sfmctoken-operator/internal/problem"
 	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
@@ -25,6 +23,10 @@ type Result struct {
 	Notes target.Notes
 	// Err is why there is no new token.
 	Err error
+	// IsUnread is true if the target Secret couldn't be read: what it holds isn't known.
+	IsUnread bool
+	// OwnerDenied is why the owner of a target Secret couldn't be changed; nil if it could, or needn't be.
+	OwnerDenied error
 	// Contest is that somebody else keeps changing the target Secret; nil if nobody does.
 	Contest *Contest
 }
@@ -35,10 +37,9 @@ type Contest struct {
 	Again   time.Time
 }
 
-// Outcome is when an SFMCToken is reconciled again: after a while (never if 0), or, with an error, when the queue says.
+// Outcome is when an SFMCToken is reconciled again: after a while; only when something changes if that is 0.
 type Outcome struct {
 	Again time.Duration
-	Retry error
 	// Silent leaves the status unwritten.
 	Silent bool
 }
@@ -48,51 +49,79 @@ const wokenAnyway = 10 * time.Minute
 
 // Report writes a result into the status, and says when to reconcile again. What went wrong has stood for so long.
 func Report(obj *v1alpha1.SFMCToken, result Result, stood time.Duration, now time.Time) Outcome {
+	waiting := problem.Of(result.Err)
+	isWaiting := waiting != nil && waiting.Reason == v1alpha1.ReasonWaitingForTurn
+	if isWaiting && waiting.Standing != nil {
+		standing := *waiting.Standing
+		standing.IsWoken, standing.RetryAt = true, waiting.RetryAt
+		result.Err = &standing
+	}
 	held, failed := result.Token, problem.Of(result.Err)
-	obj.Status.ObservedGeneration = obj.Generation
-	reportToken(obj, held)
 	wasReady := meta.IsStatusConditionTrue(obj.Status.Conditions, v1alpha1.ConditionReady)
-	ready := readiness(obj, held, now)
+	obj.Status.ObservedGeneration = obj.Generation
+	ready := lastKnown(obj, result.Err, now)
+	if !result.IsUnread {
+		reportToken(obj, held)
+		ready = readiness(obj, held, result.Err, now)
+	}
+	isReady := ready.Status == metav1.ConditionTrue
+	outcome := next(obj, result, isReady, stood, now)
+	hasExpired := wasReady && held != nil && !now.Before(held.ExpiresAt) // that is told whatever else
+	if isWaiting && !hasExpired && (isReady || waiting.Standing != nil || !waiting.RetryAt.IsZero()) {
+		outcome.Silent = true // the status is written once, with the new token
+		return outcome
+	}
+	count(obj, failed)
 	setCondition(obj, ready, now)
+	reportProblem(obj, result.Err, isReady, now)
+	if !result.IsUnread {
+		reportScopes(obj, held, now)
+		reportCredentials(obj, result, now)
+		reportOwner(obj, result.OwnerDenied, now)
+	}
+	reportContest(obj, result.Contest, now)
+	return outcome
+}
 
-	var outcome Outcome
-	message := ""
-	if held != nil && now.Before(held.ExpiresAt) {
-		outcome.at(held.ExpiresAt, now)
+// next returns when to reconcile again.
+func next(
+	obj *v1alpha1.SFMCToken, result Result, isReady bool, stood time.Duration, now time.Time,
+) (outcome Outcome) {
+	failed := problem.Of(result.Err)
+	if isReady {
+		outcome.at(expiry(obj, result.Token), now) // whatever else fails
 	}
 	switch {
 	case failed == nil:
-		outcome.at(held.RefreshAt(obj.RefreshBefore()), now)
-		obj.Status.ConsecutiveFailures = 0
-		obj.Status.LastHandledRefreshRequest = obj.RefreshRequest()
-	case failed.Reason == v1alpha1.ReasonKubernetesAPIError:
-		outcome = Outcome{Retry: result.Err}
+		outcome.at(result.Token.RefreshAt(obj.RefreshBefore()), now)
 	case failed.IsWoken || !failed.RetryAt.IsZero():
 		outcome.at(now.Add(wokenAnyway), now)
 		if !failed.RetryAt.IsZero() {
 			outcome.at(failed.RetryAt, now)
 		}
-		isTold := wasReady && ready.Reason == v1alpha1.ReasonTokenExpired // whatever else
-		isShort := ready.Status == metav1.ConditionTrue || !failed.RetryAt.IsZero()
-		if failed.Reason == v1alpha1.ReasonWaitingForTurn && isShort && !isTold {
-			outcome.Silent = true // the status is written once, with the new token
-			return outcome
-		}
-		obj.Status.ConsecutiveFailures = int32(min(failed.Failures, 1<<30)) //nolint:gosec // bounded
-		message = nextAttempt(failed)
+	case failed.Reason == v1alpha1.ReasonKubernetesAPIError:
+		outcome.at(now.Add(problem.Jitter(failed.StandingDelay(stood))), now)
 	case failed.StandingDelay(stood) > 0:
 		outcome.at(now.Add(failed.StandingDelay(stood)), now)
 	}
-	if failed != nil {
-		message = result.Err.Error() + message
-	}
-	setProblem(obj, failed, message, now)
-	reportCredentials(obj, result, now)
-	reportContest(obj, result.Contest, now)
-	if result.Contest != nil && outcome.Retry == nil {
+	if result.Contest != nil {
 		outcome.at(result.Contest.Again, now)
 	}
 	return outcome
+}
+
+// count counts the attempts in a row that brought no token into the target Secret.
+func count(obj *v1alpha1.SFMCToken, failed *problem.Problem) {
+	const most = 1 << 30
+	switch {
+	case failed == nil:
+		obj.Status.ConsecutiveFailures = 0
+		obj.Status.LastHandledRefreshRequest = obj.RefreshRequest()
+	case failed.IsWoken || !failed.RetryAt.IsZero():
+		obj.Status.ConsecutiveFailures = int32(min(failed.Failures, most)) //nolint:gosec // bounded
+	case failed.Reason == v1alpha1.ReasonWriteRefused:
+		obj.Status.ConsecutiveFailures = min(obj.Status.ConsecutiveFailures, most-1) + 1
+	}
 }
 
 // at has the object reconciled then, if it isn't earlier anyway. What is due isn't reconciled never, but very soon.
@@ -103,7 +132,7 @@ func (o *Outcome) at(at, now time.Time) {
 }
 
 func nextAttempt(failed *problem.Problem) string {
-	if failed.IsWoken {
+	if failed.IsWoken || failed.RetryAt.IsZero() {
 		return ""
 	}
 	sooner := ""
@@ -123,143 +152,12 @@ func reportToken(obj *v1alpha1.SFMCToken, held *token.Token) {
 	}
 	at := func(t time.Time) *metav1.Time { return &metav1.Time{Time: t.UTC().Truncate(time.Second)} }
 	status.ExpiresAt = at(held.ExpiresAt)
-	status.RefreshAt = at(held.RefreshAt(obj.RefreshBefore()))
+	if status.RefreshAt = nil; !obj.Spec.Suspend {
+		status.RefreshAt = at(held.RefreshAt(obj.RefreshBefore()))
+	}
 	status.LastRefreshAt = at(held.IssuedAt)
 	status.TargetSecretName = obj.TargetSecretName()
 	status.AccountID = held.AccountID
 	status.GrantedScopes = strings.Fields(held.GrantedScopes)
 	status.RESTInstanceURL, status.SOAPInstanceURL = held.RESTInstanceURL, held.SOAPInstanceURL
-}
-
-// readiness returns the Ready condition: whether the target Secret holds a token for this spec that is valid now.
-func readiness(obj *v1alpha1.SFMCToken, held *token.Token, now time.Time) metav1.Condition {
-	is := func(status metav1.ConditionStatus, reason, format string, args ...any) metav1.Condition {
-		message := fmt.Sprintf(format, append([]any{obj.TargetSecretName()}, args...)...)
-		return metav1.Condition{Type: v1alpha1.ConditionReady, Status: status, Reason: reason, Message: message}
-	}
-	no, yes := metav1.ConditionFalse, metav1.ConditionTrue
-	switch {
-	case held == nil:
-		return is(no, v1alpha1.ReasonNoToken, "Secret %s holds no token of this SFMCToken")
-	case !held.Fits(obj.Spec.AccountID, obj.RequestedScopes()):
-		return is(no, v1alpha1.ReasonTokenOutdated, "Secret %s still holds a token for what the spec named before")
-	case !now.Before(held.ExpiresAt):
-		return is(no, v1alpha1.ReasonTokenExpired, "the token in Secret %s has expired and could not be replaced yet")
-	case held.AccountID == "":
-		return is(yes, v1alpha1.ReasonTokenValid, "Secret %s holds a valid token for the package's business unit")
-	}
-	return is(yes, v1alpha1.ReasonTokenValid, "Secret %s holds a valid token for business unit %s", held.AccountID)
-}
-
-// setProblem leaves at most one of Stalled and Reconciling.
-func setProblem(obj *v1alpha1.SFMCToken, failed *problem.Problem, message string, now time.Time) {
-	for condition, actor := range map[string]problem.Actor{
-		v1alpha1.ConditionStalled: problem.Person, v1alpha1.ConditionReconciling: problem.Operator,
-	} {
-		if failed == nil || failed.Actor != actor {
-			meta.RemoveStatusCondition(&obj.Status.Conditions, condition)
-			continue
-		}
-		setCondition(obj, metav1.Condition{Type: condition, Status: metav1.ConditionTrue, Reason: string(failed.Reason),
-			Message: message}, now)
-	}
-}
-
-func reportContest(obj *v1alpha1.SFMCToken, contest *Contest, now time.Time) {
-	if contest == nil {
-		meta.RemoveStatusCondition(&obj.Status.Conditions, v1alpha1.ConditionTargetContested)
-		return
-	}
-	setCondition(obj, metav1.Condition{Type: v1alpha1.ConditionTargetContested, Status: metav1.ConditionTrue,
-		Reason: v1alpha1.ReasonRepeatedChanges, Message: contest.Message}, now)
-}
-
-func setCondition(obj *v1alpha1.SFMCToken, condition metav1.Condition, now time.Time) {
-	condition.ObservedGeneration = obj.Generation
-	condition.LastTransitionTime = metav1.NewTime(now.Truncate(time.Second)) // if it is one
-	if len(condition.Message) > 1024 {
-		condition.Message = strings.ToValidUTF8(condition.Message[:1024], "") + "…"
-	}
-	meta.SetStatusCondition(&obj.Status.Conditions, condition)
-}
-
-// Events emits one for each condition that says something new. A refresh in steady state is no event.
-func Events(before, after *v1alpha1.SFMCToken, emit func(eventType, reason, message string)) {
-	isContested := meta.IsStatusConditionTrue(before.Status.Conditions, v1alpha1.ConditionTargetContested)
-	for _, condition := range after.Status.Conditions {
-		if isContested && condition.Reason == v1alpha1.ReasonTokenValid {
-			continue // it was put right once more
-		}
-		old := meta.FindStatusCondition(before.Status.Conditions, condition.Type)
-		isOld := old != nil && old.Status == condition.Status && old.Reason == condition.Reason
-		if eventType := eventTypeOf(condition); eventType != "" && !isOld {
-			emit(eventType, condition.Reason, condition.Message)
-		}
-	}
-}
-
-func eventTypeOf(condition metav1.Condition) string {
-	switch condition.Reason {
-	case v1alpha1.ReasonTokenValid, string(v1alpha1.ReasonSuspended):
-		return corev1.EventTypeNormal
-	case v1alpha1.ReasonNoToken, string(v1alpha1.ReasonWaitingForTurn):
-		return "" // the other condition says why, or it is over in seconds
-	case string(v1alpha1.ReasonRepairDelayed):
-		return "" // TargetContested says it once
-	case string(v1alpha1.ReasonCredentialsNotFound):
-		return "" // often a Secret that is yet to come, or a namespace that is going, which takes no events
-	}
-	return corev1.EventTypeWarning
-}
-
-// expiryWarning is how long before a client secret's expiry a person is told.
-const expiryWarning = 30 * 24 * time.Hour
-
-// reportCredentials writes into the status which client secret is in use and when it expires, as far as the credentials
-// Secret says so. Nothing stays there of credentials that may not be used any more.
-func reportCredentials(obj *v1alpha1.SFMCToken, result Result, now time.Time) {
-	status, notes := &obj.Status, result.Notes
-	status.ClientSecretKey = ""
-	if result.Token != nil {
-		status.ClientSecretKey = notes.ClientSecretKey
-	}
-	failed := problem.Of(result.Err)
-	isRevoked := failed != nil && failed.Revokes
-	if notes.Credentials == "" && !isRevoked {
-		return // they haven't been read
-	}
-	status.ClientSecretExpiresAt = nil
-	expiring := expiry(notes.ClientSecretExpiresAt, credentials.KeyIn(notes.Credentials).Name, now)
-	if expiring.Reason == "" || isRevoked {
-		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionCredentialsExpiring)
-	} else {
-		setCondition(obj, expiring, now)
-	}
-	if at, err := time.Parse(time.RFC3339, notes.ClientSecretExpiresAt); err == nil && !isRevoked {
-		status.ClientSecretExpiresAt = &metav1.Time{Time: at}
-	}
-}
-
-// expiry returns the CredentialsExpiring condition for that time; without a reason if there is nothing to say.
-func expiry(text, secret string, now time.Time) metav1.Condition {
-	says := func(status metav1.ConditionStatus, reason, format string, args ...any) metav1.Condition {
-		return metav1.Condition{Type: v1alpha1.ConditionCredentialsExpiring, Status: status, Reason: reason,
-			Message: fmt.Sprintf(format, args...)}
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	day := at.Format(time.DateOnly)
-	switch {
-	case text == "":
-		return metav1.Condition{}
-	case err != nil:
-		return says(metav1.ConditionUnknown, v1alpha1.ReasonDateUnreadable, "client_secret_expires_at in Secret %s is "+
-			"neither a date such as 2027-03-31 nor a time such as 2027-03-31T12:00:00Z", secret)
-	case !now.Before(at):
-		return says(metav1.ConditionTrue, v1alpha1.ReasonExpired, "the client secret in Secret %s expired on %s, by "+
-			"what client_secret_expires_at says: make a new one in Setup > Installed Packages", secret, day)
-	case !now.Before(at.Add(-expiryWarning)):
-		return says(metav1.ConditionTrue, v1alpha1.ReasonExpiring, "the client secret in Secret %s expires on %s: "+
-			"stage a new one in Setup > Installed Packages and add it as client_secret_staged", secret, day)
-	}
-	return metav1.Condition{}
 }

@@ -29,7 +29,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func aToken() *token.Token {
 	return &token.Token{
 		Token: sfmc.Token{
-			AccessToken: "four.part.token.text", TokenType: "Bearer", GrantedScopes: "email_read",
+			AccessToken: "four.part.token.text", TokenType: "Bearer", GrantedScopes: "email_read journeys_read",
 			RESTInstanceURL: "https://rest.example/", SOAPInstanceURL: "https://soap.example/",
 			ExpiresIn: 1079 * time.Second,
 		},
@@ -100,8 +100,6 @@ type trouble struct {
 	again     time.Duration
 	failures  int32
 	message   string
-	// isQueued is true if the queue decides when to reconcile again.
-	isQueued bool
 }
 
 // stalling is a problem that a person must mend.
@@ -136,10 +134,19 @@ var troubles = map[string]trouble{
 	"throttled":                 failing("Reconciling", v1alpha1.ReasonThrottled, 4, nextOfOperator),
 	"unavailable":               failing("Reconciling", v1alpha1.ReasonEndpointUnavailable, 5, nextOfOperator),
 	"unreadable":                failing("Reconciling", v1alpha1.ReasonUnreadableAnswer, 6, nextOfOperator),
-	"suspended": {err: suspended, condition: "Reconciling", reason: v1alpha1.ReasonSuspended,
-		again: 0, message: "spec.suspend is true"},
 	"Kubernetes": {err: errEtcdIsGone, condition: "Reconciling", reason: v1alpha1.ReasonKubernetesAPIError,
-		isQueued: true, message: "etcd is gone"},
+		again: time.Second, message: "etcd is gone"},
+	"a write is refused": {err: problem.New(v1alpha1.ReasonWriteRefused, errors.New("exceeded quota")),
+		condition: "Stalled", reason: v1alpha1.ReasonWriteRefused, again: 2 * time.Minute, failures: 1,
+		message: "exceeded quota"},
+}
+
+// jitterOf is by how much the next look may come sooner or later.
+func jitterOf(row trouble) time.Duration {
+	if row.reason == v1alpha1.ReasonKubernetesAPIError {
+		return row.again / 2
+	}
+	return 0
 }
 
 func TestEveryErrorSaysWhoCanMendIt(t *testing.T) {
@@ -154,16 +161,12 @@ func TestEveryErrorSaysWhoCanMendIt(t *testing.T) {
 					be(metav1.ConditionTrue, string(row.reason)),
 					HaveValue(And(HaveField("Message", And(ContainSubstring(row.message), HavePrefix(err.Error()))),
 						HaveField("ObservedGeneration", int64(3))))))
-				g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "NoToken"))
-				g.Expect(got.Again).To(Equal(row.again))
+				g.Expect(conditionOf(obj, "Ready")).To(And(be(metav1.ConditionFalse, string(row.reason)),
+					HaveValue(HaveField("Message", Equal("Secret journeys-emea holds no token of this SFMCToken: "+err.Error())))))
+				g.Expect(got.Again).To(BeNumerically("~", row.again, jitterOf(row)))
 				g.Expect(obj.Status.ConsecutiveFailures).To(Equal(row.failures))
 				g.Expect(obj.Status.ObservedGeneration).To(Equal(int64(3)))
 				g.Expect(got.Silent).To(BeFalse())
-				if row.isQueued {
-					g.Expect(got.Retry).To(MatchError(err))
-				} else {
-					g.Expect(got.Retry).NotTo(HaveOccurred())
-				}
 			}
 		})
 	}
@@ -175,14 +178,21 @@ func TestAFailureDoesNotTakeReadyAwayWhileTheTokenLives(t *testing.T) {
 			g := NewWithT(t)
 			obj, held := anSFMCToken(), aToken()
 			got := report(obj, held, row.err, held.ExpiresAt.Add(-1))
-			g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionTrue, "TokenValid"))
-			if !row.isQueued {
-				g.Expect(got.Again).To(And(BeNumerically(">", 0), BeNumerically("<=", time.Millisecond)),
-					"reconciled again when it expires")
+			failing := row.condition
+			if failing == "Reconciling" {
+				failing = "RefreshFailing"
 			}
+			g.Expect(conditionOf(obj, "Ready")).To(And(be(metav1.ConditionTrue, "TokenValid"),
+				HaveValue(HaveField("Message", HaveSuffix(fmt.Sprintf("; it isn't refreshed now: see the condition %s (%s)", failing, row.reason))))))
+			g.Expect(conditionOf(obj, failing)).To(be(metav1.ConditionTrue, string(row.reason)))
+			g.Expect(obj.Status.Conditions).To(HaveLen(2))
+			g.Expect(got.Again).To(And(BeNumerically(">", 0), BeNumerically("<=", time.Millisecond)),
+				"reconciled again when it expires")
 			report(obj, held, row.err, held.ExpiresAt)
-			g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "TokenExpired"))
-			g.Expect(conditionOf(obj, row.condition)).NotTo(BeNil())
+			g.Expect(conditionOf(obj, "Ready")).To(And(be(metav1.ConditionFalse, string(row.reason)),
+				HaveValue(HaveField("Message", Equal("Secret journeys-emea holds a token that has expired: "+row.err.Error())))))
+			g.Expect(conditionOf(obj, row.condition)).To(be(metav1.ConditionTrue, string(row.reason)))
+			g.Expect(obj.Status.Conditions).To(HaveLen(2))
 		})
 	}
 }
@@ -204,7 +214,7 @@ func TestAGoodTokenIsReportedAndReconciledAgainWhenItIsToBeReplaced(t *testing.T
 			Message: "Secret journeys-emea holds a valid token for business unit 510004567",
 		}},
 		ExpiresAt: at(held.ExpiresAt), RefreshAt: at(refreshAt), LastRefreshAt: at(held.IssuedAt),
-		TargetSecretName: "journeys-emea", AccountID: "510004567", GrantedScopes: []string{"email_read"},
+		TargetSecretName: "journeys-emea", AccountID: "510004567", GrantedScopes: []string{"email_read", "journeys_read"},
 		RESTInstanceURL: "https://rest.example/", SOAPInstanceURL: "https://soap.example/",
 		LastHandledRefreshRequest: "now",
 	}))
@@ -223,13 +233,15 @@ func TestATokenForWhatTheSpecNamedBeforeIsNotReady(t *testing.T) {
 			g := NewWithT(t)
 			obj := anSFMCToken()
 			edit(&obj.Spec)
-			report(obj, aToken(), attempted(v1alpha1.ReasonEndpointUnavailable, 1), noon.Add(time.Minute))
-			ready := conditionOf(obj, "Ready")
 			if name == "scopes in another order" {
-				g.Expect(ready.Reason).To(Equal("TokenValid"))
+				report(obj, aToken(), nil, noon.Add(time.Minute))
+				g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionTrue, "TokenValid"))
 				return
 			}
-			g.Expect(ready).To(be(metav1.ConditionFalse, "TokenOutdated"))
+			report(obj, aToken(), waiting(time.Time{}), noon.Add(time.Minute))
+			g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "TokenOutdated"), "nothing is wrong")
+			report(obj, aToken(), attempted(v1alpha1.ReasonThrottled, 1), noon.Add(time.Minute))
+			g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "Throttled"))
 		})
 	}
 }
@@ -244,6 +256,12 @@ func TestWhatTheSecretNoLongerHoldsIsNoLongerReported(t *testing.T) {
 	obj.Status.Conditions = nil
 	g.Expect(obj.Status).To(Equal(v1alpha1.SFMCTokenStatus{ObservedGeneration: 3, ConsecutiveFailures: 1}))
 	g.Expect(conditions).To(HaveLen(2))
+	report(obj, aToken(), nil, noon)
+	report(obj, aToken(), suspended, noon)
+	g.Expect(obj.Status.RefreshAt).NotTo(BeNil())
+	obj.Spec.Suspend = true
+	report(obj, aToken(), suspended, noon)
+	g.Expect(obj.Status.RefreshAt).To(BeNil(), "no refresh is promised")
 }
 
 func TestTheTimeOfAConditionIsThatOfItsLastChange(t *testing.T) {
@@ -278,16 +296,18 @@ func TestWhatAPersonMustMendIsLookedAtLessAndLess(t *testing.T) {
 	g.Expect(waits).To(Equal([]float64{2, 4, 8, 10, 10, 10, 10}))
 }
 
-func TestLongMessagesAreCutBetweenCharacters(t *testing.T) {
+func TestLongMessagesAreCutInTheirMiddleBetweenCharacters(t *testing.T) {
 	for _, padding := range []string{"", "x", "xx"} {
 		g := NewWithT(t)
 		obj := anSFMCToken()
-		report(obj, nil, errors.New(padding+strings.Repeat("→", 1000)), noon)
-		message := conditionOf(obj, "Reconciling").Message
-		g.Expect(len(message)).To(BeNumerically("<=", 1024+len("…")))
-		g.Expect(len(message)).To(BeNumerically(">", 1000))
-		g.Expect(utf8.ValidString(message)).To(BeTrue())
-		g.Expect(message).To(HaveSuffix("→…"))
+		report(obj, nil, errors.New("beginning "+padding+strings.Repeat("→", 1000)+padding+" cause"), noon)
+		for _, condition := range obj.Status.Conditions {
+			message := condition.Message
+			g.Expect(len(message)).To(And(BeNumerically("<=", 1024), BeNumerically(">", 1000)), "an event can have so much")
+			g.Expect(utf8.ValidString(message)).To(BeTrue())
+			g.Expect(message).To(And(ContainSubstring("beginning "+padding+"→"), HaveSuffix("→"+padding+" cause"),
+				ContainSubstring("→ … →")))
+		}
 	}
 }
 
@@ -333,11 +353,38 @@ func TestWaitingForATurnIsToldOnlyIfItMatters(t *testing.T) {
 			got := report(obj, row.held, waiting(tell), row.now)
 			g.Expect(got).To(Equal(Outcome{Again: row.again, Silent: row.silent}))
 			if !row.silent {
+				reason := "WaitingForTurn"
+				if row.held != nil {
+					reason = "TokenExpired"
+				}
+				g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, reason), "nothing is wrong")
 				g.Expect(conditionOf(obj, "Reconciling")).To(be(metav1.ConditionTrue, "WaitingForTurn"))
 				g.Expect(conditionOf(obj, "Reconciling").Message).To(Equal("many tokens are due at once"))
 			}
 		})
 	}
+}
+
+func TestAFailureStandsUntilTheNextAnswer(t *testing.T) {
+	g := NewWithT(t)
+	obj, held := anSFMCToken(), aToken()
+	report(obj, held, nil, noon)
+	failed := attempted(v1alpha1.ReasonEndpointUnavailable, 3)
+	report(obj, held, failed, held.ExpiresAt.Add(-time.Minute))
+	again := waiting(time.Time{})
+	problem.Of(again).Standing = problem.Of(failed)
+
+	before := obj.DeepCopy()
+	got := report(obj, held, again, held.ExpiresAt.Add(-time.Second))
+	g.Expect(got).To(Equal(Outcome{Again: time.Second, Silent: true}))
+	g.Expect(obj).To(Equal(before), "it waits for an answer, and has nothing new to say")
+
+	got = report(obj, held, again, held.ExpiresAt)
+	g.Expect(got).To(Equal(Outcome{Again: wokenAnyway}))
+	g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "EndpointUnavailable"), "the cause, as far as it is known")
+	g.Expect(conditionOf(obj, "Reconciling")).To(be(metav1.ConditionTrue, "EndpointUnavailable"))
+	g.Expect(obj.Status.ConsecutiveFailures).To(Equal(int32(3)))
+	g.Expect(report(obj, held, again, held.ExpiresAt.Add(time.Minute)).Silent).To(BeTrue())
 }
 
 func TestWhoWaitsBehindAThrottledClientIsToldWhyAndNoTime(t *testing.T) {
@@ -377,15 +424,19 @@ func TestWhateverHappensTheConditionsMakeSenseAndTheNextLookIsSure(t *testing.T)
 // check tells what holds after every look.
 func check(t *rapid.T, obj *v1alpha1.SFMCToken, result Result, now time.Time, got Outcome) {
 	conditions, held, err := obj.Status.Conditions, result.Token, result.Err
-	stalled := meta.IsStatusConditionTrue(conditions, "Stalled")
-	reconciling := meta.IsStatusConditionTrue(conditions, "Reconciling")
+	var why []string
+	for _, condition := range []string{"Stalled", "Reconciling", "RefreshFailing"} {
+		if meta.IsStatusConditionTrue(conditions, condition) {
+			why = append(why, condition)
+		}
+	}
 	alive := held != nil && now.Before(held.ExpiresAt)
 	switch {
-	case stalled && reconciling:
-		t.Fatalf("Stalled and Reconciling: %+v", conditions)
-	case (err != nil) != (stalled || reconciling):
+	case len(why) > 1 || (err != nil) != (len(why) == 1):
 		t.Fatalf("after %v: %+v", err, conditions)
-	case len(conditions) > 2:
+	case slices.Contains(why, "Reconciling") && alive, slices.Contains(why, "RefreshFailing") && !alive:
+		t.Fatalf("%v, and the token is alive: %t", why, alive)
+	case len(conditions) > 3:
 		t.Fatalf("%d conditions: %+v", len(conditions), conditions)
 	case meta.IsStatusConditionTrue(conditions, "Ready") != alive:
 		t.Fatalf("Ready is not %v: %+v", alive, conditions)
@@ -393,12 +444,8 @@ func check(t *rapid.T, obj *v1alpha1.SFMCToken, result Result, now time.Time, go
 		t.Fatal("failures counted after a success")
 	case got.Silent:
 		t.Fatal("nothing is said of it")
-	case got.Again < 0:
+	case got.Again <= 0:
 		t.Fatalf("again in %s", got.Again)
-	case got.Retry != nil:
-		return // the queue decides
-	case got.Again == 0 && (alive || !errors.Is(err, suspended)):
-		t.Fatalf("never reconciled again after %v", err)
 	case alive && got.Again > held.ExpiresAt.Sub(now):
 		t.Fatalf("reconciled again %s after it expires", got.Again-held.ExpiresAt.Sub(now))
 	}
@@ -426,8 +473,16 @@ func TestEventsAreOfChangesAlone(t *testing.T) {
 		next.AccessToken += fmt.Sprint(i)
 		g.Expect(look(next, nil, noon.Add(time.Duration(i)*time.Second))).To(BeEmpty(), "a refresh is no news")
 	}
-	g.Expect(look(aToken(), suspended, noon)).To(ConsistOf(HavePrefix("Normal Suspended ")))
-	g.Expect(look(aToken(), suspended, noon.Add(time.Hour))).To(ConsistOf(HavePrefix("Warning TokenExpired ")))
+	refused := attempted(v1alpha1.ReasonRequestRefused, 1)
+	g.Expect(look(aToken(), refused, noon)).To(ConsistOf(HavePrefix("Warning RequestRefused get a token: ")))
+	g.Expect(look(aToken(), refused, noon.Add(time.Hour))).To(ConsistOf(
+		HavePrefix("Warning RequestRefused Secret journeys-emea holds a token that has expired: get a token: ")))
+	g.Expect(look(aToken(), nil, noon)).To(ConsistOf(HavePrefix("Normal TokenValid ")))
+	g.Expect(look(nil, refused, noon)).To(ConsistOf(HavePrefix("Warning RequestRefused get a token: ")), "one is enough")
+	obj.Spec.Suspend = true
+	g.Expect(look(aToken(), suspended, noon)).To(ConsistOf(HavePrefix("Normal Suspended "), HavePrefix("Normal TokenValid ")))
+	g.Expect(look(aToken(), suspended, noon.Add(time.Hour))).To(ConsistOf(HavePrefix("Warning Suspended ")))
+	obj.Spec.Suspend = false
 	g.Expect(look(nil, notFound, noon)).To(BeEmpty(), "it is often yet to come")
 }
 
@@ -460,7 +515,83 @@ func TestAContestIsSaidOnceUntilItIsOver(t *testing.T) {
 		g.Expect(conditionOf(obj, "Reconciling")).To(BeNil())
 	}
 	g.Expect(told).To(Equal([]string{"Warning RepeatedChanges by rogue"}))
-	g.Expect(look(Result{Err: errors.New("the API server is away"), Contest: &Contest{}}, noon).Again).To(BeZero(), "the queue says")
 	look(Result{Token: aToken()}, noon.Add(10*time.Minute))
 	g.Expect(conditionOf(obj, "TargetContested")).To(BeNil())
+}
+
+func TestWhatIsSuspendedSaysSoWhateverElse(t *testing.T) {
+	g := NewWithT(t)
+	obj := anSFMCToken()
+	obj.Spec.Suspend = true
+	look := func(held *token.Token, err error, now time.Time) []string {
+		report(obj, held, err, now)
+		var said []string
+		for _, c := range obj.Status.Conditions {
+			said = append(said, fmt.Sprint(c.Type, "=", c.Status, " ", c.Reason))
+		}
+		slices.Sort(said)
+		return said
+	}
+	g.Expect(look(aToken(), suspended, noon)).To(Equal([]string{"Ready=True TokenValid", "Suspended=True Suspended"}))
+	g.Expect(look(aToken(), suspended, noon.Add(time.Hour))).To(Equal([]string{"Ready=False Suspended", "Suspended=True Suspended"}))
+	g.Expect(look(nil, conflict, noon)).To(Equal([]string{
+		"Ready=False TargetConflict", "Stalled=True TargetConflict", "Suspended=True Suspended"}))
+	obj.Spec.Suspend = false
+	g.Expect(look(aToken(), nil, noon)).To(Equal([]string{"Ready=True TokenValid"}))
+}
+
+func TestScopesThatSalesforceDidNotGrantAreListed(t *testing.T) {
+	g := NewWithT(t)
+	obj, held := anSFMCToken(), aToken()
+	missing := func() *metav1.Condition {
+		report(obj, held, nil, noon)
+		return conditionOf(obj, "ScopesMissing")
+	}
+	held.GrantedScopes = "email_read"
+	g.Expect(missing()).To(And(be(metav1.ConditionTrue, "ScopesNotGranted"),
+		HaveValue(HaveField("Message", HavePrefix("Salesforce did not grant journeys_read: add this to the package")))))
+	g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionTrue, "TokenValid"))
+	held.GrantedScopes = "a journeys_read email_read"
+	g.Expect(missing()).To(BeNil())
+	held.GrantedScopes = ""
+	g.Expect(missing()).To(BeNil(), "it isn't known")
+	held.GrantedScopes, obj.Spec.Scopes = "email_read", nil
+	held.RequestedScopes = nil
+	g.Expect(missing()).To(BeNil(), "all that the package has was asked for")
+}
+
+func TestOfATargetThatCantBeReadIsSaidWhatWasKnownUntilItsTokenExpires(t *testing.T) {
+	g := NewWithT(t)
+	obj, held := anSFMCToken(), aToken()
+	unread := Result{IsUnread: true, Err: errEtcdIsGone}
+	Report(obj, unread, 0, noon)
+	g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "KubernetesAPIError"), "nothing was known")
+	Report(obj, Result{Token: held, Notes: expiring("2026-03-10T00:00:00Z")}, 0, noon)
+	known := obj.DeepCopy()
+	got := Report(obj, unread, 0, obj.Status.ExpiresAt.Add(-100*time.Millisecond))
+	g.Expect(got.Again).To(BeNumerically("<=", 100*time.Millisecond), "it is looked at when it expires")
+	g.Expect(conditionOf(obj, "Ready")).To(Equal(conditionOf(known, "Ready")))
+	g.Expect(conditionOf(obj, "RefreshFailing")).To(be(metav1.ConditionTrue, "KubernetesAPIError"))
+	g.Expect(conditionOf(obj, "CredentialsExpiring")).To(Equal(conditionOf(known, "CredentialsExpiring")))
+	obj.Status.Conditions = known.Status.Conditions
+	g.Expect(obj.Status).To(Equal(known.Status), "and all the rest")
+	got = Report(obj, unread, 0, held.ExpiresAt)
+	g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "KubernetesAPIError"))
+	g.Expect(conditionOf(obj, "Reconciling")).To(be(metav1.ConditionTrue, "KubernetesAPIError"))
+	g.Expect(got.Again).To(And(BeNumerically(">", 0), BeNumerically("<=", 2*time.Second)))
+
+	obj.Status.ExpiresAt, obj.Status.Conditions = nil, known.Status.Conditions // somebody wrote that
+	Report(obj, unread, 0, noon)
+	g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionFalse, "KubernetesAPIError"))
+}
+
+func TestAnOwnerThatCouldNotBeChangedIsToldAndTheTokenIsAsGoodAsItIs(t *testing.T) {
+	g := NewWithT(t)
+	obj := anSFMCToken()
+	Report(obj, Result{Token: aToken(), OwnerDenied: errors.New("it may not")}, 0, noon)
+	g.Expect(conditionOf(obj, "Ready")).To(be(metav1.ConditionTrue, "TokenValid"))
+	g.Expect(conditionOf(obj, "OwnerOutdated")).To(And(be(metav1.ConditionTrue, "OwnerChangeDenied"), HaveValue(HaveField("Message", "it may not"))))
+	g.Expect(obj.Status.Conditions).To(HaveLen(2))
+	Report(obj, Result{Token: aToken()}, 0, noon)
+	g.Expect(conditionOf(obj, "OwnerOutdated")).To(BeNil())
 }

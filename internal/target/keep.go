@@ -1,6 +1,8 @@
 package target
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -50,8 +52,10 @@ func marksOf(secret metav1.Object) metav1.ObjectMeta {
 	if owner := metav1.GetControllerOf(secret); owner != nil && owner.Size() <= maxMark {
 		marks.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
-	if IsManaged(secret) {
-		marks.Labels = map[string]string{ManagedByLabel: ManagedByValue}
+	for _, label := range []string{ManagedByLabel, ownerLabel} {
+		if value, found := secret.GetLabels()[label]; found && (label == ownerLabel || value == ManagedByValue) {
+			metav1.SetMetaDataLabel(&marks, label, strings.Clone(value))
+		}
 	}
 	record := recordOf(secret)
 	mark := mustMarshal(Record{Owner: record.Owner, OwnerUID: record.OwnerUID,

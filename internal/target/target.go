@@ -2,6 +2,7 @@
 package target
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +24,10 @@ const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedByValue = "sfmctoken-operator"
 )
+
+// ownerLabel with the SFMCToken's UID is a mark of the operator's own, beside the owner reference and the record: each
+// of them tells whose a target Secret is, so that no single edit makes it a stranger's.
+const ownerLabel = "sfmctoken.dev/owner-uid"
 
 // nobody is the owner of a target Secret that was released: the garbage collector deletes what belongs to an owner that
 // doesn't exist, so the operator needs no right to delete Secrets.
@@ -67,31 +72,49 @@ func Conflict(secret metav1.Object) error {
 	return conflict(secret, "somebody else")
 }
 
+// ConflictWithCredentials returns the problem that a target is to be the credentials Secret.
+func ConflictWithCredentials(name string) error {
+	return problem.New(v1alpha1.ReasonTargetConflict, fmt.Errorf("the target Secret %q is the credentials Secret "+
+		"itself, which is left untouched: set spec.target.name to another name", name))
+}
+
 func conflict(secret metav1.Object, owner string) error {
 	return problem.New(v1alpha1.ReasonTargetConflict, fmt.Errorf("the target Secret %q exists and belongs to %s; "+
 		"it is left untouched: choose another spec.target.name, or delete that Secret", secret.GetName(), owner))
 }
 
-// BelongsTo reports whether a Secret is the SFMCToken's own: it has its owner reference (also that of an earlier
-// SFMCToken of the name, whose Secret the garbage collector hasn't got to yet), or was retained for its name.
+// BelongsTo reports whether a Secret is the SFMCToken's own. One mark is enough: its owner reference (also that of an
+// earlier SFMCToken of the name, whose Secret the garbage collector hasn't got to yet), its record, or its label.
 func BelongsTo(secret metav1.Object, obj *v1alpha1.SFMCToken) bool {
-	if owner := metav1.GetControllerOf(secret); owner != nil {
+	owner := metav1.GetControllerOf(secret)
+	if owner != nil {
 		return isSFMCToken(*owner) && (owner.UID == obj.UID || owner.Name == obj.Name)
 	}
-	return IsManaged(secret) && recordOf(secret).Owner == obj.Name
+	return recordOf(secret).Owner == obj.Name || secret.GetLabels()[ownerLabel] == string(obj.UID)
 }
 
-// OwnerUID returns the UID of the SFMCToken to which a Secret belongs: by its owner reference, or if it has none, since
-// it is retained, by its record. It is empty for any other Secret.
+// OwnerUID returns the UID of the SFMCToken to which a Secret belongs: by its owner reference, or if it has none, by
+// its label or its record. It is empty for any other Secret.
 func OwnerUID(secret metav1.Object) types.UID {
-	owner := metav1.GetControllerOf(secret)
+	owner, labelled := metav1.GetControllerOf(secret), types.UID(secret.GetLabels()[ownerLabel])
 	switch {
-	case owner == nil && IsManaged(secret):
-		return recordOf(secret).OwnerUID
 	case owner != nil && isSFMCToken(*owner):
 		return owner.UID
+	case owner != nil:
+		return ""
 	}
-	return ""
+	return cmp.Or(labelled, recordOf(secret).OwnerUID)
+}
+
+// OwnerName returns the name of the SFMCToken to which a Secret belongs, as far as that is recorded.
+func OwnerName(secret metav1.Object) string {
+	if owner := metav1.GetControllerOf(secret); owner != nil {
+		if isSFMCToken(*owner) {
+			return owner.Name
+		}
+		return ""
+	}
+	return recordOf(secret).Owner
 }
 
 // IsManaged reports whether a Secret has the operator's label.
@@ -150,6 +173,7 @@ func (t Target) compose(obj *v1alpha1.SFMCToken, held *token.Token, record Recor
 	secret.Labels = replaceKeys(secret.Labels, t.Record.Labels, wanted.Labels)
 	secret.Annotations = replaceKeys(secret.Annotations, t.Record.Annotations, wanted.Annotations)
 	secret.Labels[ManagedByLabel] = ManagedByValue
+	secret.Labels[ownerLabel] = string(obj.UID)
 	secret.OwnerReferences = withoutOwner(secret)
 	if obj.RetainsTarget() {
 		record.OwnerUID = obj.UID

@@ -53,7 +53,9 @@ func TestASecretIsClaimedOnlyByItsOwner(t *testing.T) {
 	notControlling := sfmcTokenOwner("journeys-emea", "uid-1")
 	notControlling.Controller = nil
 	another := retaining()
-	another.Name = "another"
+	another.Name, another.UID = "another", "uid-2"
+	unrecorded := filled(retaining())
+	unrecorded.Annotations = nil
 	unlabelled := filled(retaining())
 	unlabelled.Labels = nil
 	typed := filled(anSFMCToken())
@@ -78,7 +80,8 @@ func TestASecretIsClaimedOnlyByItsOwner(t *testing.T) {
 		"that of an API of like name":    {ownedBy(ofVersion("sfmctoken.devs/v1"), managed), "SFMCToken journeys-emea"},
 		"retained, and a Deployment's":   {both, "Deployment shop"},
 		"retained for another SFMCToken": {filled(another), "SFMCToken another, for which it was retained"},
-		"a retained one's copy":          {unlabelled, "SFMCToken journeys-emea, for which it was retained"},
+		"retained, without labels":       {unlabelled, ""},
+		"retained, without a record":     {unrecorded, ""},
 		"one that it doesn't control":    {ownedBy(notControlling, managed), "somebody else"},
 		"nobody's":                       {&corev1.Secret{Type: corev1.SecretTypeOpaque}, "somebody else"},
 		"of another type":                {typed, "somebody who gave it the type kubernetes.io/service-account-token"},
@@ -115,6 +118,10 @@ func TestASecretIsFoundByItsSFMCToken(t *testing.T) {
 	g := NewWithT(t)
 	unlabelled := filled(retaining())
 	unlabelled.Labels = nil
+	unrecorded := filled(retaining())
+	unrecorded.Annotations = nil
+	disowned := filled(anSFMCToken())
+	disowned.OwnerReferences = nil
 	deployed := filled(retaining())
 	deployed.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "shop",
 		UID: "uid-4", Controller: ptr.To(true)}}
@@ -129,7 +136,9 @@ func TestASecretIsFoundByItsSFMCToken(t *testing.T) {
 		"released":                     {Of(filled(anSFMCToken())).Released(anSFMCToken()), nobody},
 		"retained once, and released":  {Of(filled(retaining())).Released(retaining()), nobody},
 		"retained by a version before": {byVersionBefore()["a retained Secret"].read(g), ""},
-		"without the label":            {unlabelled, ""},
+		"retained, without labels":     {unlabelled, "uid-1"},
+		"retained, without a record":   {unrecorded, "uid-1"},
+		"without an owner":             {disowned, "uid-1"},
 		"a Deployment's":               {deployed, ""},
 		"nobody's":                     {&corev1.Secret{}, ""},
 		"labelled by somebody": {
@@ -194,21 +203,21 @@ func TestWhatOthersAddToTheMetadataStaysAndWhatAnEarlierTemplateAddedGoes(t *tes
 		return obj
 	}
 	secret := filled(templated("emea", "example.com/a", "example.com/b"))
-	g.Expect(secret.Labels).To(Equal(map[string]string{"team": "emea", ManagedByLabel: ManagedByValue}))
+	g.Expect(secret.Labels).To(Equal(map[string]string{"team": "emea", ManagedByLabel: ManagedByValue, ownerLabel: "uid-1"}))
 	g.Expect(secret.Annotations).To(HaveKeyWithValue("example.com/a", "ours"))
 	secret.ResourceVersion, secret.UID = "42", "uid-6"
 	secret.Labels["others"], secret.Annotations["example.com/others"] = "x", "y"
 	secret.Labels[ManagedByLabel], secret.Labels["team"] = "somebody", "edited"
 
 	again := Of(secret).Filled(templated("apac", "example.com/b"), aToken(), someNotes(), nil)
-	g.Expect(again.Labels).To(Equal(map[string]string{"others": "x", "team": "apac", ManagedByLabel: ManagedByValue}))
+	g.Expect(again.Labels).To(Equal(map[string]string{"others": "x", "team": "apac", ManagedByLabel: ManagedByValue, ownerLabel: "uid-1"}))
 	delete(again.Annotations, recordAnnotation)
 	g.Expect(again.Annotations).To(Equal(map[string]string{"example.com/others": "y", "example.com/b": "ours"}))
 	g.Expect(again.ResourceVersion).To(Equal("42"))
 	g.Expect(again.UID).To(Equal(types.UID("uid-6")))
 
 	for _, gone := range []*corev1.Secret{Of(secret).Emptied(anSFMCToken()), Of(secret).Released(anSFMCToken())} {
-		g.Expect(gone.Labels).To(Equal(map[string]string{"others": "x", ManagedByLabel: ManagedByValue}))
+		g.Expect(gone.Labels).To(Equal(map[string]string{"others": "x", ManagedByLabel: ManagedByValue, ownerLabel: "uid-1"}))
 		g.Expect(gone.Annotations).To(HaveLen(2))
 		g.Expect(gone.Annotations).To(HaveKey("example.com/others"))
 		g.Expect(Of(gone).Record.Labels).To(BeEmpty())

@@ -50,7 +50,7 @@ func composeDenial(token *floorToken) map[string]any {
 		token.Namespace, credentialsName, platform, token.Spec.AccountID)
 	return map[string]any{
 		"conditions": []metav1.Condition{{
-			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNoToken,
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(v1alpha1.ReasonWaitingForTurn),
 			Message: "no token", ObservedGeneration: token.Generation, LastTransitionTime: now,
 		}, {
 			Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: string(v1alpha1.ReasonAccessDenied),

@@ -2,9 +2,11 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"go.uber.org/zap/zapcore"
 	"k8s.io/client-go/rest"
@@ -25,7 +27,8 @@ type Shared struct {
 }
 
 // RunTests runs the tests of a package against a control plane of their own and returns the exit code. What libraries
-// log past the manager's logger goes to globalLog.
+// log past the manager's logger goes to globalLog. The environment variable API_SERVER_FLAGS has more flags of
+// kube-apiserver.
 func RunTests(globalLog io.Writer, run func(Shared) int) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -34,19 +37,34 @@ func RunTests(globalLog io.Writer, run func(Shared) int) int {
 		return 1
 	}
 	ctrl.SetLogger(zap.New(zap.Level(zapcore.DebugLevel), zap.WriteTo(globalLog)))
-	cluster, err := StartCluster(ctx, localcluster.Options{Out: os.Stderr})
+	flags := os.Getenv("API_SERVER_FLAGS")
+	shared, err := Start(ctx, localcluster.Options{Out: os.Stderr, APIServerFlags: strings.Fields(flags)})
 	if err != nil {
 		return fail(err)
 	}
-	defer cluster.Stop() //nolint:errcheck // the tests have their verdict by then
+	if strings.Contains(flags, "OwnerReferencesPermissionEnforcement") {
+		if _, err := shared.Cluster.Kubectl(ctx, "apply", "-k", Path("config", "owner-references")); err != nil {
+			return fail(errors.Join(err, shared.Cluster.Stop()))
+		}
+	}
+	defer shared.Cluster.Stop() //nolint:errcheck // the tests have their verdict by then
+	defer RemoveProgram()
+	return run(shared)
+}
+
+// Start starts a control plane for tests.
+func Start(ctx context.Context, options localcluster.Options) (Shared, error) {
+	cluster, err := StartCluster(ctx, options)
+	if err != nil {
+		return Shared{}, err
+	}
 	admin, err := client.NewWithWatch(cluster.Config(), client.Options{Scheme: Scheme})
 	if err != nil {
-		return fail(err)
+		return Shared{}, errors.Join(err, cluster.Stop())
 	}
 	operator, err := cluster.ServiceAccountConfig(ctx, SystemNamespace, ServiceAccount)
 	if err != nil {
-		return fail(err)
+		return Shared{}, errors.Join(err, cluster.Stop())
 	}
-	defer RemoveProgram()
-	return run(Shared{cluster, admin, operator})
+	return Shared{cluster, admin, operator}, nil
 }
