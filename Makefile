@@ -93,7 +93,7 @@ run: ## Run the operator here, against the cluster of the current kubeconfig.
 	go run ./cmd
 
 image: ## Build IMAGE (needs docker buildx); with PLATFORMS=linux/amd64,linux/arm64 PUSH=1 for both, pushed.
-	docker buildx build $(if $(PLATFORMS),--platform $(PLATFORMS)) $(if $(PUSH),--push,--load) --tag $(IMAGE) .
+	docker buildx build --build-arg VERSION=$(shell git describe --tags --always --dirty) --build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PLATFORMS),--platform $(PLATFORMS)) $(if $(PUSH),--push,--load) --tag $(IMAGE) .
 
 clean: ## Remove what was built; the next run builds the control plane again.
 	rm -rf .cache bin dist

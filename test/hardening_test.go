@@ -1,11 +1,13 @@
 package test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -242,4 +244,27 @@ func faultsOf(dockerfile string) []string {
 		}
 	}
 	return faults
+}
+
+// TestTheBinaryIsTheSameWhereverItIsBuilt builds it as the Dockerfile does.
+func TestTheBinaryIsTheSameWhereverItIsBuilt(t *testing.T) {
+	g := NewWithT(t)
+	sums := map[string]bool{}
+	for range 2 {
+		source, out := t.TempDir(), filepath.Join(t.TempDir(), "sfmctoken-operator")
+		for _, copied := range []string{"cmd", "api", "internal"} {
+			g.Expect(os.CopyFS(filepath.Join(source, copied), os.DirFS(harness.Path(copied)))).To(Succeed())
+		}
+		for _, copied := range []string{"go.mod", "go.sum"} {
+			g.Expect(os.Symlink(harness.Path(copied), filepath.Join(source, copied))).To(Succeed())
+		}
+		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./cmd") //nolint:gosec // of this test
+		build.Dir, build.Env = source, append(os.Environ(), "CGO_ENABLED=0")
+		said, err := build.CombinedOutput()
+		g.Expect(err).NotTo(HaveOccurred(), "%s", said)
+		binary, err := os.ReadFile(out) //nolint:gosec // built above
+		g.Expect(err).NotTo(HaveOccurred())
+		sums[fmt.Sprintf("%x", sha256.Sum256(binary))] = true
+	}
+	g.Expect(sums).To(HaveLen(1))
 }

@@ -32,6 +32,14 @@ func BuildOperatorImage(ctx context.Context, progress io.Writer) (string, error)
 		Archive:  filepath.Join(cache, "sfmctoken-operator.tar"),
 		CacheDir: filepath.Join(cache, "buildah"),
 		Progress: progress,
+		Args:     map[string]string{},
+	}
+	for name, command := range map[string][]string{
+		"VERSION": {"describe", "--tags", "--always", "--dirty"}, "REVISION": {"rev-parse", "HEAD"},
+	} {
+		// Without git the image doesn't tell what it was built from.
+		out, _ := exec.CommandContext(ctx, "git", append([]string{"-C", root}, command...)...).Output()
+		d.Args[name] = strings.TrimSpace(string(out))
 	}
 	return d.Archive, d.Build(ctx)
 }
@@ -45,6 +53,8 @@ type Dockerfile struct {
 	// Tag is the image's name, as in Image. Archive is the file that it is written
 	// to, for ImportImage.
 	Tag, Archive string
+	// Args are the build's arguments.
+	Args map[string]string
 	// CacheDir keeps what makes the next build fast.
 	CacheDir string
 	// Progress is told what the build prints.
@@ -99,13 +109,17 @@ func (d Dockerfile) Build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = d.buildah(ctx, "build", "--isolation=chroot", "--pull-never", "--layers=false", "--tag="+d.Tag,
+	args := []string{"build", "--isolation=chroot", "--pull-never", "--layers=false", "--tag=" + d.Tag}
+	for name, value := range d.Args {
+		args = append(args, "--build-arg="+name+"="+value)
+	}
+	err = d.buildah(ctx, append(args,
 		"--build-arg=TARGETOS=linux", "--build-arg=TARGETARCH="+runtime.GOARCH,
 		"--volume="+machine[0]+":/usr/local/go:ro",
 		"--volume="+filepath.Join(machine[1], "cache", "download")+":"+goProxyDir+":ro",
 		"--volume="+machine[2]+":"+goCacheDir,
 		"--volume="+filepath.Join(d.CacheDir, "modules")+":/go/pkg/mod",
-		d.Dir)
+		d.Dir)...)
 	if err != nil {
 		return err
 	}

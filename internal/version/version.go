@@ -10,6 +10,9 @@ import (
 
 const unknown = "unknown"
 
+// What the linker sets where the build has no checkout to look at, as in the Dockerfile.
+var version, revision string
+
 // Info is what a binary was built from.
 type Info struct {
 	// Version is that of the module: by the repository's newest tag, or "(devel)" if that isn't known.
@@ -23,7 +26,9 @@ type Info struct {
 // Get returns what this binary was built from.
 func Get() Info {
 	build, _ := debug.ReadBuildInfo()
-	return of(build)
+	info := of(build)
+	info.Version, info.Revision = cmp.Or(version, info.Version), cmp.Or(revision, info.Revision)
+	return info
 }
 
 func of(build *debug.BuildInfo) Info {

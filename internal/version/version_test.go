@@ -22,4 +22,7 @@ func TestABinaryTellsWhatItWasBuiltFrom(t *testing.T) {
 	g.Expect(of(build)).To(Equal(Info{"unknown", "unknown", "go1.26.8"}))
 	g.Expect(of(nil).String()).To(Equal("unknown (commit unknown, unknown)"))
 	g.Expect(Get().GoVersion).To(Equal(runtime.Version()))
+	version, revision = "v0.3.0", "5cff96c"
+	defer func() { version, revision = "", "" }()
+	g.Expect(Get()).To(Equal(Info{"v0.3.0", "5cff96c", runtime.Version()}), "where the build sees no checkout")
 }
