@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build chart run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -12,7 +12,8 @@ FUZZTIME  ?= 5000x
 SOAK      ?= 1h
 BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
-MODULES   := . hack/localcluster test
+MODULES   := . hack/localcluster hack/tools/chart-docs test
+CHART     := charts/sfmctoken-operator
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +30,11 @@ test: lint check-generate unit integration faults fuzz ## Run every check and te
 unit: ## Run the tests that need no control plane.
 	go test -race ./...
 
-integration: control-plane ## Run the tests against a real control plane.
+integration: control-plane $(BIN)/helm $(BIN)/helm3 ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
 	cd test && go test -count=1 -timeout 30m .
 
-integration-guarded: control-plane ## Run them where owner references are guarded, as on OpenShift.
+integration-guarded: control-plane $(BIN)/helm $(BIN)/helm3 ## Run them where owner references are guarded, as on OpenShift.
 	cd test && API_SERVER_FLAGS=--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement go test -count=1 -timeout 30m .
 
 faults: control-plane ## Run the fault suite, with two minutes of faults at random and bad neighbours of a quarter of their size.
@@ -66,7 +67,7 @@ vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities, if the Go vulne
 	else echo "NOT CHECKED for known vulnerabilities: the Go vulnerability database can't be reached"; fi
 
 check-generate: generate ## Fail if generated files are out of date.
-	@git diff --exit-code -- api config docs/api.md || (echo "commit what 'make generate' changed" && exit 1)
+	@git diff --exit-code -- api config docs/api.md $(CHART) || (echo "commit what 'make generate' changed" && exit 1)
 
 bench: control-plane ## Measure the operator beside the least that its work can cost.
 	cd test && go run ./bench
@@ -79,15 +80,23 @@ node: $(BIN)/localcluster ## Run a cluster with a node until Ctrl-C (needs root 
 
 ##@ Working on it
 
-generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs ## Make deepcopy, CRD, RBAC and docs/api.md from the Go types.
+generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/chart-docs ## Make deepcopy, CRD, RBAC and docs/api.md from the Go types, and what the chart has of them.
 	$(BIN)/controller-gen object paths=./api/...
 	$(BIN)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(BIN)/controller-gen rbac:roleName=sfmctoken-operator paths=./internal/controller/... output:rbac:dir=config/rbac
 	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --templates-dir=hack/tools/crd-ref-docs/templates --renderer=markdown --output-path=docs/api.md --log-level=ERROR
+	cp config/crd/bases/*.yaml $(CHART)/files/crds/
+	cp config/rbac/role.yaml $(CHART)/files/
+	cp $(filter-out %/kustomization.yaml,$(wildcard config/components/admission-policies/*.yaml)) $(CHART)/files/admission-policies/
+	$(BIN)/chart-docs $(CHART)
 
 build: ## Build the operator and the kubectl plugin into bin/.
 	CGO_ENABLED=0 go build -trimpath -o bin/sfmctoken-operator ./cmd
 	CGO_ENABLED=0 go build -trimpath -o bin/kubectl-sfmctoken ./cmd/kubectl-sfmctoken
+
+chart: $(BIN)/helm ## Check the Helm chart and package it into dist/.
+	$(BIN)/helm lint --strict $(CHART)
+	$(BIN)/helm package $(CHART) --destination dist
 
 run: ## Run the operator here, against the cluster of the current kubeconfig.
 	go run ./cmd
@@ -129,8 +138,13 @@ $(BIN)/localcluster: $(wildcard hack/localcluster/*.go hack/localcluster/cmd/loc
 tool_controller-gen = sigs.k8s.io/controller-tools/cmd/controller-gen
 tool_kustomize      = sigs.k8s.io/kustomize/kustomize/v5
 tool_crd-ref-docs   = github.com/elastic/crd-ref-docs
+tool_chart-docs     = .
+tool_helm           = helm.sh/helm/v4/cmd/helm
+tool_helm3          = helm.sh/helm/v3/cmd/helm
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
+
+$(BIN)/chart-docs: hack/tools/chart-docs/main.go
 
 $(BIN)/%: hack/tools/%/go.mod
 	go build -C hack/tools/$* -o $@ $(tool_$*)

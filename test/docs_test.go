@@ -35,6 +35,11 @@ import (
 var notRun = map[string]string{
 	"make demo # the operator at work, without a Salesforce tenant":                        "is the demo, and the run that this test is part of; CI runs both",
 	"make image IMAGE=registry.example.com/sfmctoken-operator:0.1.0 PLATFORMS=linux/amd64": "needs Docker, and a registry to push to",
+	`helm install sfmctoken-operator charts/sfmctoken-operator \`:                          "is run by TestHelmInstallsUpgradesRollsBackAndUninstalls, on a cluster that has nothing of it yet",
+	"helm --namespace sfmctoken-system test sfmctoken-operator":                            "needs a node, and is run by make e2e",
+	"helm --namespace sfmctoken-system uninstall sfmctoken-operator":                       "is run after that install",
+	"kubectl delete crd sfmctokens.sfmctoken.dev sfmcaccessgrants.sfmctoken.dev":           "is run after that, too",
+	`helm install sfmctoken-operator charts/sfmctoken-operator --namespace marketing \`:    "is run at the end of that test, by an admin of two namespaces",
 	"kubectl -n sfmctoken-system rollout status deployment/sfmctoken-operator":             "needs a node: the operator runs as a process of the test instead",
 	"kubectl -n marketing rollout status deployment/sfmctoken-operator":                    "needs a node: a process with this ServiceAccount is what TestAnAdminOfTwoNamespacesRunsTheOperatorForTheseAlone runs",
 	"kubectl -n marketing rollout status deployment/journeys-emea-consumer":                "needs a node",
@@ -50,7 +55,7 @@ var notRun = map[string]string{
 
 // documents are those beside the README and all that is in docs, the README first.
 func documents(g *WithT) []harness.Document {
-	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
+	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", chartREADME}
 	g.Expect(fs.WalkDir(os.DirFS(harness.Path()), "docs", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".md") {
 			paths = append(paths, path)

@@ -76,10 +76,11 @@ func prepare(ctx context.Context) error {
 	if err := localcluster.InstallPackages(ctx, os.Stderr, "curl", "busybox-static", "ca-certificates"); err != nil {
 		return err
 	}
-	// The rest is what the README has its reader build: kustomize, the plugin and the image.
+	// The rest is what the README has its reader build, and Helm.
 	for _, command := range [][]string{
 		{"go", "run", "-C", harness.Path("test"), "./e2e/image"},
-		{"make", "--no-print-directory", "-C", harness.Path(), harness.Path(".cache", "bin", "kustomize"), "build"},
+		{"make", "--no-print-directory", "-C", harness.Path(), harness.Path(".cache", "bin", "kustomize"),
+			harness.Path(".cache", "bin", "helm"), "build"},
 	} {
 		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil { //nolint:gosec // see above
 			return fmt.Errorf("%v: %w\n%s", command, err, out)

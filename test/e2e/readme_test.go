@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +24,7 @@ import (
 var notRun = map[string]string{
 	"make demo # the operator at work, without a Salesforce tenant":                        "takes no cluster",
 	"make image IMAGE=registry.example.com/sfmctoken-operator:0.1.0 PLATFORMS=linux/amd64": "needs Docker and a registry: the node is given an image of that name, built from the same Dockerfile",
+	helmInstall: "is the other way, which has a test of its own",
 }
 
 // namespaced are those that install the operator for some namespaces. They are run in the end, when the cluster-wide one
@@ -31,6 +34,9 @@ var namespaced = []string{
 	"make install-yaml CONFIG=config/namespaced IMAGE=registry.example.com/sfmctoken-operator:0.1.0",
 	"kubectl -n marketing rollout status deployment/sfmctoken-operator",
 }
+
+// helmInstall begins the README's other way to install the operator.
+const helmInstall = `helm install sfmctoken-operator charts/sfmctoken-operator \`
 
 // The reader has a clone of this repository, an empty cluster, and what the README tells them to make: a package and an
 // image. Manifests are applied as they are printed, the operator runs with the settings of config/default, and Marketing
@@ -91,6 +97,55 @@ func TestAReaderOfTheREADMEGetsFromAnEmptyClusterToAPodThatCallsMarketingCloud(t
 	}
 	run("kubectl -n marketing apply -f config/samples/sfmctoken_full.yaml")
 	run("kubectl -n marketing wait --for=condition=Ready sfmctokens --all --timeout=60s")
+}
+
+// The same by the chart: its one command, its own test, and the README's from there on. What is uninstalled takes no
+// token away until it is told to.
+func TestAReaderWhoHasHelmGetsThereByOneCommand(t *testing.T) {
+	if node == nil {
+		t.Fatal("this needs a node of its own, whose names and images it decides: run it without KUBECONFIG")
+	}
+	c := accessCluster(t, "marketing")
+	t.Cleanup(func() { c.clean("delete", "--ignore-not-found", "namespace", harness.SystemNamespace) })
+	readme, err := harness.ReadDocument("README.md")
+	c.Expect(err).NotTo(HaveOccurred())
+	ofChart, err := harness.ReadDocument("charts/sfmctoken-operator/README.md")
+	c.Expect(err).NotTo(HaveOccurred())
+	c.serveTenant(readme)
+	bin := t.TempDir()
+	c.Expect(os.Symlink(harness.Path(".cache", "bin", "helm"), filepath.Join(bin, "helm"))).To(Succeed())
+	clone, err := harness.NewShell(t.TempDir(), node.Kubeconfig(), bin+string(filepath.ListSeparator)+node.AssetsDir())
+	c.Expect(err).NotTo(HaveOccurred())
+	run := func(doc harness.Document, begins string) {
+		t.Helper()
+		i := slices.IndexFunc(doc.Blocks, func(b harness.Block) bool { return strings.HasPrefix(b.Text, begins) })
+		c.Expect(i).To(BeNumerically(">=", 0), "%s has a block that begins with %q", doc.Path, begins)
+		out, err := clone.Run(t.Context(), doc.Blocks[i].Text)
+		c.Expect(err).NotTo(HaveOccurred())
+		t.Logf("$ %s\n%s", strings.TrimSpace(doc.Blocks[i].Text), out)
+	}
+
+	run(readme, helmInstall)
+	run(ofChart, "kubectl label namespace ")
+	run(readme, "kubectl -n sfmctoken-system rollout status ")
+	head, err := exec.CommandContext(t.Context(), "git", "-C", harness.Path(), "rev-parse", "HEAD").Output() //nolint:gosec // this repository
+	c.Expect(err).NotTo(HaveOccurred())
+	logs := c.kubectl("-n", harness.SystemNamespace, "logs", "deployment/sfmctoken-operator")
+	c.Expect(logs).To(ContainSubstring(`"revision":"`+strings.TrimSpace(string(head))+`"`), "the image tells what it was built from")
+	run(ofChart, "helm --namespace sfmctoken-system test ")
+	run(readme, "kubectl create namespace marketing\n")
+	run(readme, "kubectl -n marketing apply -f config/samples/sfmctoken_minimal.yaml ")
+	run(readme, "kubectl -n marketing apply -f config/samples/consumer.yaml")
+	run(readme, "kubectl -n marketing rollout status deployment/journeys-emea-consumer")
+	c.Eventually(c.sampleLog).WithArguments("marketing").WithTimeout(patience).Should(MatchRegexp(`"organization":\{"id":510004567\}`))
+
+	run(ofChart, "helm --namespace sfmctoken-system uninstall ")
+	c.Expect(c.kubectl("-n", "marketing", "get", "secret", "journeys-emea-token", "--output=jsonpath={.data.access_token}")).NotTo(BeEmpty())
+	c.awaitGarbageCollector("marketing", "package-owner")
+	run(ofChart, "kubectl delete crd ")
+	c.Eventually(func() string {
+		return c.kubectl("get", "secrets", "--all-namespaces", "--selector=app.kubernetes.io/managed-by=sfmctoken-operator", "--output=name")
+	}).WithTimeout(patience).Should(BeEmpty())
 }
 
 // awaitGarbageCollector deletes an SFMCToken, and waits until its Secret is gone. From then on the garbage collector knows

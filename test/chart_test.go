@@ -1,0 +1,608 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sfmctoken/sfmctoken-operator/test/harness"
+)
+
+const (
+	chart           = "charts/sfmctoken-operator"
+	chartDeployment = "Deployment sfmctoken-system/sfmctoken-operator"
+	chartTestPod    = "Pod sfmctoken-system/sfmctoken-operator-test"
+)
+
+// Helm 4, which most tests run, and Helm 3, both built from source by make.
+var (
+	helm4 = builtTool("helm")
+	helm3 = builtTool("helm3")
+)
+
+func builtTool(name string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) { return buildTool(name) })
+}
+
+func buildTool(name string) (string, error) {
+	path := harness.Path(".cache", "bin", name)
+	build := exec.Command("make", "-C", harness.Path(), path) //nolint:gosec // this repository's own Makefile
+	// A make around this test must not tell this one what to do.
+	build.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "MAKE") || strings.HasPrefix(variable, "MFLAGS=")
+	})
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return path, nil
+}
+
+// helm runs Helm with none of a person's settings. Values stand on its standard input.
+func helm(t *testing.T, values string, args ...string) (string, error) {
+	t.Helper()
+	program, err := helm4()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	cmd := exec.CommandContext(t.Context(), program, args...) //nolint:gosec // built by the test
+	home := t.TempDir()
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG=")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(values), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("helm %s: %w\n%s\n%s", strings.Join(args, " "), err, values, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// template returns what the chart renders to, in the namespace of config/default unless a flag names another one.
+func template(t *testing.T, values string, flags ...string) (string, error) {
+	t.Helper()
+	args := []string{"template", "sfmctoken-operator", harness.Path(chart), "--namespace", harness.SystemNamespace, "--values", "-"}
+	return helm(t, values, append(args, flags...)...)
+}
+
+// renderChart is template with the objects as render has those of kustomize: by kind and name.
+func renderChart(t *testing.T, values string, flags ...string) map[string]map[string]any {
+	t.Helper()
+	g := NewWithT(t)
+	out, err := template(t, values, flags...)
+	g.Expect(err).NotTo(HaveOccurred())
+	found := map[string]map[string]any{}
+	decoder := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(out), 4096)
+	for {
+		var object map[string]any
+		err := decoder.Decode(&object)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		g.Expect(err).NotTo(HaveOccurred(), out)
+		if object == nil { // comments alone
+			continue
+		}
+		meta := unstructured.Unstructured{Object: object}
+		name := meta.GetKind() + " " + meta.GetNamespace() + "/" + meta.GetName()
+		g.Expect(found).NotTo(HaveKey(name), "an object is made once")
+		found[name] = object
+	}
+}
+
+// renderConfig is render with the objects of several folders of config.
+func renderConfig(t *testing.T, folders ...string) map[string]map[string]any {
+	t.Helper()
+	found := map[string]map[string]any{}
+	for _, folder := range folders {
+		for name, manifest := range render(t, folder) {
+			var object map[string]any
+			NewWithT(t).Expect(json.Unmarshal(manifest, &object)).To(Succeed())
+			found[name] = object
+		}
+	}
+	return found
+}
+
+// withoutHelm takes out what the chart has for Helm's sake.
+func withoutHelm(value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range []string{"helm.sh/chart", "helm.sh/resource-policy", "app.kubernetes.io/instance", "app.kubernetes.io/version"} {
+			delete(value, key)
+		}
+		if value[managedBy] == "Helm" {
+			delete(value, managedBy)
+		}
+		for _, below := range value {
+			withoutHelm(below)
+		}
+	case []any:
+		for _, below := range value {
+			withoutHelm(below)
+		}
+	}
+}
+
+// unfold makes a text of many lines one line, with single spaces.
+func unfold(object map[string]any) {
+	for key, value := range object {
+		switch value := value.(type) {
+		case string:
+			if strings.Contains(value, "\n") {
+				object[key] = strings.Join(strings.Fields(value), " ")
+			}
+		case map[string]any:
+			unfold(value)
+		case []any:
+			for _, below := range value {
+				if below, isObject := below.(map[string]any); isObject {
+					unfold(below)
+				}
+			}
+		}
+	}
+}
+
+// as is an object in its own type.
+func as[T any](g *WithT, object map[string]any) (typed T) {
+	g.Expect(object).NotTo(BeNil())
+	encoded, err := json.Marshal(object)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(json.Unmarshal(encoded, &typed)).To(Succeed())
+	return typed
+}
+
+func TestTheChartMakesWhatConfigDoes(t *testing.T) {
+	for _, same := range []struct {
+		values  string
+		folders []string
+	}{
+		{"", []string{"default"}},
+		{"metrics: {serviceMonitor: {enabled: true}}", []string{"default", "prometheus"}},
+		{"rbac: {ownerReferences: true}", []string{"default", "owner-references"}},
+		{"admissionPolicies: {enabled: true}", []string{"components/admission-policies"}},
+	} {
+		t.Run(same.folders[len(same.folders)-1], func(t *testing.T) {
+			g := NewWithT(t)
+			rendered, wanted := renderChart(t, same.values, "--skip-tests"), renderConfig(t, same.folders...)
+			delete(wanted, "Namespace /sfmctoken-system") // which Helm makes itself
+			g.Expect(slices.Sorted(maps.Keys(rendered))).To(Equal(slices.Sorted(maps.Keys(wanted))))
+			for name, want := range wanted {
+				withoutHelm(rendered[name])
+				unfold(want) // kustomize doubles a line break in folded text, which means nothing there
+				unfold(rendered[name])
+				// Folders that are applied beside config/default have no label.
+				g.Expect(unstructured.SetNestedField(want, "sfmctoken-operator", "metadata", "labels", "app.kubernetes.io/name")).To(Succeed())
+				g.Expect(rendered[name]).To(Equal(want), name)
+			}
+		})
+	}
+}
+
+// TestTheChartInSomeNamespacesMakesWhatConfigDoes is for an admin of two namespaces, who has no rights beyond them.
+func TestTheChartInSomeNamespacesMakesWhatConfigDoes(t *testing.T) {
+	g := NewWithT(t)
+	values := `
+crds: {enabled: false}
+metrics: {enabled: false}
+rbac: {aggregateToBuiltInRoles: false, existingClusterRole: sfmctoken-operator}
+watchNamespaces: [marketing, sales]
+`
+	rendered, wanted := renderChart(t, values, "--skip-tests", "--namespace", "marketing"), renderConfig(t, "namespaced")
+	// config/namespaced leaves what is for metrics in these two.
+	unstructured.RemoveNestedField(wanted["NetworkPolicy marketing/sfmctoken-operator"], "spec", "ingress")
+	container := wanted["Deployment marketing/sfmctoken-operator"]
+	for _, key := range []string{"spec", "template", "spec"} {
+		container = container[key].(map[string]any)
+	}
+	container = container["containers"].([]any)[0].(map[string]any)
+	container["ports"] = container["ports"].([]any)[1:]
+
+	g.Expect(slices.Sorted(maps.Keys(rendered))).To(Equal(slices.Sorted(maps.Keys(wanted))))
+	for name, want := range wanted {
+		withoutHelm(rendered[name])
+		g.Expect(unstructured.SetNestedField(want, "sfmctoken-operator", "metadata", "labels", "app.kubernetes.io/name")).To(Succeed())
+		g.Expect(rendered[name]).To(Equal(want), name)
+	}
+}
+
+func TestTheChartsRolesInNamespacesGiveWhatTheClusterRoleDoes(t *testing.T) {
+	g := NewWithT(t)
+	everywhere := as[rbacv1.ClusterRole](g, renderChart(t, "")["ClusterRole /sfmctoken-operator"]).Rules
+	everywhere = slices.DeleteFunc(everywhere, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "namespaces") })
+	rendered := renderChart(t, "{watchNamespaces: [marketing, sales], rbac: {ownerReferences: true}}")
+	for _, cluster := range []string{"ClusterRole /sfmctoken-operator", "ClusterRoleBinding /sfmctoken-operator",
+		"ClusterRole /sfmctoken-operator-owner-references", "ClusterRoleBinding /sfmctoken-operator-owner-references"} {
+		g.Expect(rendered).NotTo(HaveKey(cluster))
+	}
+	for _, namespace := range []string{"marketing", "sales"} {
+		g.Expect(as[rbacv1.Role](g, rendered["Role "+namespace+"/sfmctoken-operator"]).Rules).To(Equal(everywhere))
+		g.Expect(as[rbacv1.Role](g, rendered["Role "+namespace+"/sfmctoken-operator-owner-references"]).Rules).To(HaveLen(1))
+		for _, name := range []string{"sfmctoken-operator", "sfmctoken-operator-owner-references"} {
+			binding := as[rbacv1.RoleBinding](g, rendered["RoleBinding "+namespace+"/"+name])
+			g.Expect(binding.RoleRef).To(Equal(rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}))
+			g.Expect(binding.Subjects).To(Equal([]rbacv1.Subject{{
+				Kind: rbacv1.ServiceAccountKind, Namespace: harness.SystemNamespace, Name: harness.ServiceAccount,
+			}}))
+		}
+	}
+}
+
+func TestTheChartsPoliciesKnowItsOperatorAndOthers(t *testing.T) {
+	g := NewWithT(t)
+	rendered := renderChart(t, `
+serviceAccount: {name: one}
+admissionPolicies: {enabled: true, otherOperators: [{name: two, namespace: marketing}]}
+`)
+	for _, name := range []string{"sfmctoken-target-secrets", "sfmctoken-operator-writes"} {
+		policy := as[admissionv1.ValidatingAdmissionPolicy](g, rendered["ValidatingAdmissionPolicy /"+name])
+		g.Expect(policy.Spec.MatchConditions[0].Expression).To(ContainSubstring(
+			"request.userInfo.username in ['system:serviceaccount:sfmctoken-system:one', 'system:serviceaccount:marketing:two']"))
+	}
+}
+
+func TestTheChartsCopiesAreThoseOfConfig(t *testing.T) {
+	g := NewWithT(t)
+	role := func(path string) string {
+		raw, err := os.ReadFile(harness.Path(path))
+		g.Expect(err).NotTo(HaveOccurred())
+		return string(raw)
+	}
+	g.Expect(role(chart+"/files/role.yaml")).To(Equal(role("config/rbac/role.yaml")), "run make generate")
+	for copied, original := range map[string]string{"crds": "crd/bases", "admission-policies": "components/admission-policies"} {
+		read := func(elements ...string) map[string]string {
+			files, err := filepath.Glob(harness.Path(append(elements, "*.yaml")...))
+			g.Expect(err).NotTo(HaveOccurred())
+			found := map[string]string{}
+			for _, file := range files {
+				text, err := os.ReadFile(file) //nolint:gosec // a file of this repository
+				g.Expect(err).NotTo(HaveOccurred())
+				found[filepath.Base(file)] = string(text)
+			}
+			return found
+		}
+		originals := read("config", original)
+		delete(originals, "kustomization.yaml")
+		g.Expect(originals).NotTo(BeEmpty())
+		g.Expect(read(chart, "files", copied)).To(Equal(originals), "run make generate")
+	}
+}
+
+// chartValues are other values than the default ones, and what comes into the rendering or goes out of it by them.
+var chartValues = map[string]struct {
+	values string
+	comes  []string
+	goes   string
+}{
+	"admissionPolicies.enabled": {values: "admissionPolicies: {enabled: true}",
+		comes: []string{"kind: ValidatingAdmissionPolicy\n", "system:serviceaccount:sfmctoken-system:sfmctoken-operator"}},
+	"admissionPolicies.otherOperators": {values: "admissionPolicies: {enabled: true, otherOperators: [{name: two, namespace: marketing}]}",
+		comes: []string{"system:serviceaccount:marketing:two"}},
+	"affinity":                 {values: "affinity: {nodeAffinity: {}}", comes: []string{"affinity:\n        nodeAffinity: {}"}},
+	"caFile.configMapName":     {values: "caFile: {configMapName: roots}", comes: []string{"--ca-file=/ca-file/ca.crt", "configMap:\n          name: roots", "mountPath: /ca-file"}},
+	"caFile.key":               {values: "caFile: {configMapName: roots, key: root.pem}", comes: []string{"--ca-file=/ca-file/root.pem"}},
+	"caFile.secretName":        {values: "caFile: {secretName: roots}", comes: []string{"--ca-file=/ca-file/ca.crt", "secretName: roots", "mountPath: /ca-file"}},
+	"commonAnnotations":        {values: "commonAnnotations: {example.com/team: crm}", comes: []string{"annotations:\n    example.com/team: crm"}},
+	"commonLabels":             {values: "commonLabels: {example.com/team: crm}", comes: []string{"    example.com/team: crm", "        example.com/team: crm"}},
+	"containerSecurityContext": {values: "containerSecurityContext: {procMount: Default}", comes: []string{"procMount: Default"}},
+	"crds.enabled":             {values: "crds: {enabled: false}", goes: "kind: CustomResourceDefinition"},
+	"crds.keep":                {values: "crds: {keep: false}", goes: "helm.sh/resource-policy: keep"},
+	"deploymentAnnotations":    {values: "deploymentAnnotations: {example.com/a: b}", comes: []string{"annotations:\n    example.com/a: b\nspec:\n  replicas"}},
+	"extraArgs":                {values: "extraArgs: [--log-level=debug]", comes: []string{"- --log-level=debug"}},
+	"extraEnv":                 {values: "extraEnv: [{name: A, value: b}]", comes: []string{"- name: A\n          value: b"}},
+	"extraObjects":             {values: "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: 'in-{{ .Release.Namespace }}'}}]", comes: []string{"name: in-sfmctoken-system"}},
+	"extraVolumeMounts":        {values: "extraVolumeMounts: [{name: a, mountPath: /a}]", comes: []string{"volumeMounts:\n        - mountPath: /a\n          name: a"}},
+	"extraVolumes":             {values: "extraVolumes: [{name: a, emptyDir: {}}]", comes: []string{"volumes:\n      - emptyDir: {}\n        name: a"}},
+	"fullnameOverride":         {values: "fullnameOverride: tokens", comes: []string{"name: tokens-metrics"}},
+	"goMemLimit":               {values: "goMemLimit: 1GiB", comes: []string{`value: "1GiB"`}},
+	"image.digest": {values: "image: {tag: v1, digest: 'sha256:" + strings.Repeat("a", 64) + "'}",
+		comes: []string{"image: sfmctoken-operator@sha256:" + strings.Repeat("a", 64) + "\n"}},
+	"image.pullPolicy":                {values: "image: {pullPolicy: Always}", comes: []string{"imagePullPolicy: Always"}},
+	"image.registry":                  {values: "image: {registry: registry.example.com}", comes: []string{"image: registry.example.com/sfmctoken-operator:latest\n"}},
+	"image.repository":                {values: "image: {repository: registry.example.com/other}", comes: []string{"image: registry.example.com/other:latest\n"}},
+	"image.tag":                       {values: "image: {tag: v1}", comes: []string{"image: sfmctoken-operator:v1\n"}},
+	"imagePullSecrets":                {values: "imagePullSecrets: [{name: registry}]", comes: []string{"imagePullSecrets:\n      - name: registry"}},
+	"metrics.enabled":                 {values: "metrics: {enabled: false}", goes: "name: metrics"},
+	"metrics.readers":                 {values: "metrics: {readers: [{name: prometheus, namespace: monitoring}]}", comes: []string{"name: prometheus\n  namespace: monitoring"}},
+	"metrics.service.annotations":     {values: "metrics: {service: {annotations: {example.com/a: b}}}", comes: []string{"example.com/a: b"}},
+	"metrics.serviceMonitor.enabled":  {values: "metrics: {serviceMonitor: {enabled: true}}", comes: []string{"kind: ServiceMonitor", "honorLabels: true"}},
+	"metrics.serviceMonitor.interval": {values: "metrics: {serviceMonitor: {enabled: true, interval: 17s}}", comes: []string{"interval: 17s"}},
+	"metrics.serviceMonitor.labels":   {values: "metrics: {serviceMonitor: {enabled: true, labels: {release: prometheus}}}", comes: []string{"release: prometheus"}},
+	"metrics.serviceMonitor.metricRelabelings": {values: "metrics: {serviceMonitor: {enabled: true, metricRelabelings: [{action: drop}]}}",
+		comes: []string{"metricRelabelings:\n    - action: drop"}},
+	"metrics.serviceMonitor.relabelings":   {values: "metrics: {serviceMonitor: {enabled: true, relabelings: [{action: drop}]}}", comes: []string{"    relabelings:\n    - action: drop"}},
+	"metrics.serviceMonitor.scrapeTimeout": {values: "metrics: {serviceMonitor: {enabled: true, scrapeTimeout: 7s}}", comes: []string{"scrapeTimeout: 7s"}},
+	"metrics.serviceMonitor.tlsConfig":     {values: "metrics: {serviceMonitor: {enabled: true, tlsConfig: {serverName: a}}}", comes: []string{"serverName: a"}},
+	"nameOverride":                         {values: "nameOverride: tokens", comes: []string{"app.kubernetes.io/name: tokens\n", "name: sfmctoken-operator-tokens\n"}},
+	"networkPolicy.enabled":                {values: "networkPolicy: {enabled: false}", goes: "kind: NetworkPolicy"},
+	"networkPolicy.extraEgressPorts":       {values: "networkPolicy: {extraEgressPorts: [9443]}", comes: []string{"- port: 9443"}},
+	"networkPolicy.metricsFrom":            {values: "networkPolicy: {metricsFrom: [{podSelector: {}}]}", comes: []string{"from:\n    - podSelector: {}"}},
+	"nodeSelector":                         {values: "nodeSelector: {kubernetes.io/arch: arm64}", comes: []string{"nodeSelector:\n        kubernetes.io/arch: arm64"}},
+	"openshift.adaptSecurityContext":       {values: "openshift: {adaptSecurityContext: force}", goes: "runAsUser"},
+	"podAnnotations":                       {values: "podAnnotations: {example.com/a: b}", comes: []string{"        example.com/a: b\n"}},
+	"podDisruptionBudget.enabled":          {values: "podDisruptionBudget: {enabled: false}", goes: "kind: PodDisruptionBudget"},
+	"podDisruptionBudget.maxUnavailable":   {values: "podDisruptionBudget: {maxUnavailable: 50%}", comes: []string{"maxUnavailable: 50%"}},
+	"podLabels":                            {values: "podLabels: {example.com/a: b}", comes: []string{"        example.com/a: b\n"}},
+	"podSecurityContext":                   {values: "podSecurityContext: {runAsUser: 1234}", comes: []string{"runAsUser: 1234"}},
+	"priorityClassName":                    {values: "priorityClassName: high", comes: []string{"priorityClassName: high"}},
+	"proxy.httpsProxy": {values: "proxy: {httpsProxy: 'http://proxy.example.com:3128'}",
+		comes: []string{`value: "http://proxy.example.com:3128"`, `value: "$(KUBERNETES_SERVICE_HOST)"`, "- port: 3128"}},
+	"proxy.noProxy": {values: "proxy: {httpsProxy: 'https://proxy.example.com', noProxy: gateway.example.com}",
+		comes: []string{`value: "$(KUBERNETES_SERVICE_HOST),gateway.example.com"`}},
+	"rbac.aggregateToBuiltInRoles": {values: "rbac: {aggregateToBuiltInRoles: false}", goes: "aggregate-to"},
+	"rbac.create":                  {values: "rbac: {create: false}", goes: "Binding"},
+	"rbac.existingClusterRole":     {values: "rbac: {existingClusterRole: other}", comes: []string{"kind: ClusterRole\n  name: other"}},
+	"rbac.ownerReferences":         {values: "rbac: {ownerReferences: true}", comes: []string{"verbs: [delete]"}},
+	"replicaCount":                 {values: "replicaCount: 3", comes: []string{"replicas: 3"}},
+	"resources":                    {values: "resources: {limits: {memory: 1Gi}}", comes: []string{"memory: 1Gi"}},
+	"serviceAccount.annotations":   {values: "serviceAccount: {annotations: {example.com/a: b}}", comes: []string{"example.com/a: b\nautomount"}},
+	"serviceAccount.create":        {values: "serviceAccount: {create: false}", comes: []string{"serviceAccountName: default"}},
+	"serviceAccount.name":          {values: "serviceAccount: {name: other}", comes: []string{"serviceAccountName: other", "kind: ServiceAccount\nmetadata:\n  name: other"}},
+	"tolerations":                  {values: "tolerations: [{operator: Exists}]", comes: []string{"tolerations:\n      - operator: Exists"}},
+	"topologySpreadConstraints": {values: "topologySpreadConstraints: [{topologyKey: zone, maxSkew: 2, whenUnsatisfiable: DoNotSchedule, labelSelector: {}}]",
+		comes: []string{"labelSelector: {}\n        maxSkew: 2"}},
+	"watchNamespaces": {values: "watchNamespaces: [marketing, sales]", comes: []string{"- --watch-namespaces=marketing,sales", "kind: Role\n  name: sfmctoken-operator\n"}},
+}
+
+func TestEachValueOfTheChartHasAnEffect(t *testing.T) {
+	g := NewWithT(t)
+	var names []string
+	for _, row := range table(g, readDocument(g, chart+"/README.md"), "Value") {
+		names = append(names, strings.Trim(row[0], "`"))
+	}
+	g.Expect(names).To(ConsistOf(slices.Collect(maps.Keys(chartValues))))
+	before, err := template(t, "")
+	g.Expect(err).NotTo(HaveOccurred())
+	for name, other := range chartValues {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			after, err := template(t, other.values)
+			g.Expect(err).NotTo(HaveOccurred())
+			for _, text := range other.comes {
+				g.Expect(before).NotTo(ContainSubstring(text))
+				g.Expect(after).To(ContainSubstring(text))
+			}
+			if other.goes != "" {
+				g.Expect(before).To(ContainSubstring(other.goes))
+				g.Expect(after).NotTo(ContainSubstring(other.goes))
+			}
+		})
+	}
+}
+
+func TestTheChartsValuesAreThoseOfItsSchemaAndREADME(t *testing.T) {
+	g := NewWithT(t)
+	var values, schema map[string]any
+	for name, into := range map[string]*map[string]any{"values.yaml": &values, "values.schema.json": &schema} {
+		raw, err := os.ReadFile(harness.Path(chart, name))
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(yaml.Unmarshal(raw, into)).To(Succeed())
+	}
+	delete(schema["properties"].(map[string]any), "global") // Helm's own
+	shown := map[string][]string{}
+	for _, row := range table(g, readDocument(g, chart+"/README.md"), "Value") {
+		shown[strings.Trim(row[0], "`")] = row[1:]
+	}
+	var compare func(prefix string, values, schema map[string]any)
+	compare = func(prefix string, values, schema map[string]any) {
+		g.Expect(schema["additionalProperties"]).To(BeFalse(), "%q: an unknown value is refused", prefix)
+		properties := schema["properties"].(map[string]any)
+		g.Expect(slices.Sorted(maps.Keys(properties))).To(Equal(slices.Sorted(maps.Keys(values))), prefix)
+		for name, value := range values {
+			path, property := prefix+name, properties[name].(map[string]any)
+			g.Expect(property["description"]).NotTo(BeEmpty(), path)
+			row, isValue := shown[path]
+			if !isValue {
+				g.Expect(value).To(BeAssignableToTypeOf(map[string]any{}), "%s stands in the README", path)
+				compare(path+".", value.(map[string]any), property)
+				continue
+			}
+			encoded, err := json.Marshal(value)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(row).To(Equal([]string{"`" + string(encoded) + "`", property["description"].(string)}), path)
+			delete(shown, path)
+		}
+	}
+	compare("", values, schema)
+	g.Expect(shown).To(BeEmpty(), "the README has values that there aren't")
+}
+
+func TestTheChartRefusesWhatItDoesNotKnow(t *testing.T) {
+	for values, says := range map[string]string{
+		"replicas: 3": "replicas",
+		"metrics: {serviceMonitor: {enable: true}}": "serviceMonitor",
+		"image: {digest: abc}":                      "digest",
+		"replicaCount: two":                         "replicaCount",
+		"watchNamespaces: ['*']":                    "watchNamespaces",
+		"proxy: {httpsProxy: proxy:3128}":           "httpsProxy",
+		"metrics: {readers: [{name: a}]}":           "readers",
+		"openshift: {adaptSecurityContext: true}":   "adaptSecurityContext",
+		"caFile: {configMapName: a, secretName: b}": "configMapName or secretName, not both",
+		"commonLabels: {app: 1}":                    "commonLabels",
+	} {
+		_, err := template(t, values)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(says)), values)
+	}
+	_, err := template(t, "global: {a: b}")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred(), "a chart around this one may have global values")
+	_, err = template(t, "", "--kube-version", "1.31.9")
+	NewWithT(t).Expect(err).To(MatchError(ContainSubstring("kubeVersion")))
+}
+
+func TestTheChartAdaptsToOpenShiftByItself(t *testing.T) {
+	for _, on := range []struct {
+		adapt, flag string
+		adapted     bool
+	}{
+		{"auto", "--api-versions=security.openshift.io/v1", true},
+		{"auto", "--api-versions=apps/v1", false},
+		{"force", "--api-versions=apps/v1", true},
+		{"disabled", "--api-versions=security.openshift.io/v1", false},
+	} {
+		g := NewWithT(t)
+		rendered := renderChart(t, "openshift: {adaptSecurityContext: "+on.adapt+"}", on.flag)
+		for _, spec := range []corev1.PodSpec{
+			as[appsv1.Deployment](g, rendered[chartDeployment]).Spec.Template.Spec,
+			as[corev1.Pod](g, rendered[chartTestPod]).Spec,
+		} {
+			g.Expect(spec.SecurityContext.RunAsUser == nil).To(Equal(on.adapted), "%v", on)
+			g.Expect(spec.SecurityContext.RunAsGroup == nil).To(Equal(on.adapted), "%v", on)
+			g.Expect(spec.SecurityContext.RunAsNonRoot).To(HaveValue(BeTrue()))
+		}
+	}
+}
+
+// everyValue has objects and fields that the default values don't.
+const everyValue = `
+watchNamespaces: [default, kube-system]
+image: {registry: registry.example.com, digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
+imagePullSecrets: [{name: registry}]
+extraArgs: [--log-level=debug]
+extraEnv: [{name: A, value: b}]
+extraVolumes: [{name: a, emptyDir: {}}]
+extraVolumeMounts: [{name: a, mountPath: /a}]
+proxy: {httpsProxy: "http://proxy.example.com:3128", noProxy: gateway.example.com}
+caFile: {secretName: roots, key: root.pem}
+priorityClassName: system-cluster-critical
+nodeSelector: {kubernetes.io/os: linux}
+tolerations: [{key: a, operator: Exists}]
+affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: zone, labelSelector: {matchLabels: {a: b}}}]}}
+podDisruptionBudget: {maxUnavailable: 50%}
+serviceAccount: {annotations: {example.com/a: b}}
+rbac: {ownerReferences: true}
+metrics: {readers: [{name: prometheus, namespace: monitoring}], service: {annotations: {example.com/a: b}}}
+networkPolicy: {extraEgressPorts: [9443]}
+admissionPolicies: {enabled: true, otherOperators: [{name: two, namespace: marketing}]}
+commonLabels: {example.com/team: crm}
+commonAnnotations: {example.com/team: crm}
+deploymentAnnotations: {example.com/a: b}
+podLabels: {example.com/a: b}
+podAnnotations: {example.com/a: b}
+extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: extra, namespace: "{{ .Release.Namespace }}"}}]
+`
+
+func TestTheAPIServerTakesWhatTheChartMakes(t *testing.T) {
+	for what, values := range map[string]string{"the defaults": "", "all values": everyValue} {
+		g := NewWithT(t)
+		// Under another name and in another namespace than config/default, whose Deployment selects pods by one label less.
+		out, err := helm(t, values, "template", "other", harness.Path(chart), "--namespace", "default", "--values", "-", "--skip-tests")
+		g.Expect(err).NotTo(HaveOccurred(), what)
+		_, err = cluster.KubectlInput(t.Context(), strings.NewReader(out), "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
+		g.Expect(err).NotTo(HaveOccurred(), what)
+	}
+}
+
+func TestTheChartsPodsAreAdmittedAsRestricted(t *testing.T) {
+	for _, values := range []string{"", "openshift: {adaptSecurityContext: force}", "extraEnv: [{name: A, value: b}]\ncaFile: {secretName: roots}"} {
+		g := NewWithT(t)
+		rendered := renderChart(t, values)
+		deployment := as[appsv1.Deployment](g, rendered[chartDeployment])
+		operator := corev1.Pod{Spec: deployment.Spec.Template.Spec, ObjectMeta: metav1.ObjectMeta{
+			Namespace: harness.SystemNamespace, Name: "any", Labels: deployment.Spec.Template.Labels,
+		}}
+		test := as[corev1.Pod](g, rendered[chartTestPod])
+		for _, pod := range []*corev1.Pod{&operator, &test} {
+			g.Expect(admin.Create(t.Context(), pod, client.DryRunAll)).To(Succeed(), values)
+		}
+	}
+}
+
+// TestTheChartsTestPodIsAnOperatorThatNobodyTakesForOne: it has the arguments and rights of the others, but isn't counted
+// among them by what selects pods.
+func TestTheChartsTestPodIsAnOperatorThatNobodyTakesForOne(t *testing.T) {
+	g := NewWithT(t)
+	rendered := renderChart(t, everyValue)
+	deployment, pod := as[appsv1.Deployment](g, rendered[chartDeployment]), as[corev1.Pod](g, rendered[chartTestPod])
+	selector := labels.SelectorFromSet(deployment.Spec.Selector.MatchLabels)
+	g.Expect(selector.Matches(labels.Set(deployment.Spec.Template.Labels))).To(BeTrue())
+	g.Expect(selector.Matches(labels.Set(pod.Labels))).To(BeFalse())
+
+	operator, standby := deployment.Spec.Template.Spec, pod.Spec.InitContainers[0]
+	g.Expect(standby.RestartPolicy).To(HaveValue(Equal(corev1.ContainerRestartPolicyAlways)))
+	g.Expect(standby.Args).To(Equal(operator.Containers[0].Args))
+	g.Expect(standby.Env).To(Equal(operator.Containers[0].Env))
+	g.Expect(standby.VolumeMounts).To(Equal(operator.Containers[0].VolumeMounts))
+	g.Expect(standby.Image).To(Equal(operator.Containers[0].Image))
+	g.Expect(pod.Spec.Containers[0].Image).To(Equal(standby.Image), "no other image is needed")
+	g.Expect(pod.Spec.Volumes).To(Equal(operator.Volumes))
+	g.Expect(pod.Spec.ServiceAccountName).To(Equal(operator.ServiceAccountName))
+}
+
+func TestTheChartsDescriptionIsTrue(t *testing.T) {
+	g := NewWithT(t)
+	raw, err := os.ReadFile(harness.Path(chart, "Chart.yaml"))
+	g.Expect(err).NotTo(HaveOccurred())
+	var description struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	g.Expect(yaml.Unmarshal(raw, &description)).To(Succeed())
+
+	var listed []struct{ Kind, Version, Name string }
+	g.Expect(yaml.Unmarshal([]byte(description.Annotations["artifacthub.io/crds"]), &listed)).To(Succeed())
+	var shown, made []string
+	for _, crd := range listed {
+		shown = append(shown, crd.Kind+" "+crd.Version+" "+crd.Name)
+	}
+	for name, object := range renderChart(t, "") {
+		if strings.HasPrefix(name, "CustomResourceDefinition ") {
+			crd := as[struct {
+				Metadata struct{ Name string }
+				Spec     struct {
+					Names    struct{ Kind string }
+					Versions []struct{ Name string }
+				}
+			}](g, object)
+			made = append(made, crd.Spec.Names.Kind+" "+crd.Spec.Versions[0].Name+" "+crd.Metadata.Name)
+		}
+	}
+	g.Expect(shown).To(ConsistOf(made))
+
+	var examples, samples []any
+	g.Expect(yaml.Unmarshal([]byte(description.Annotations["artifacthub.io/crdsExamples"]), &examples)).To(Succeed())
+	for _, name := range []string{"sfmctoken_minimal.yaml", "gitops/platform/grant.yaml"} {
+		var sample any
+		g.Expect(yaml.Unmarshal(readSample(g, name), &sample)).To(Succeed())
+		samples = append(samples, sample)
+	}
+	g.Expect(examples).To(Equal(samples))
+}
+
+func TestTheChartsNotesSayWhatAnUninstallTakesAway(t *testing.T) {
+	for values, says := range map[string]string{
+		"":                                    "helm uninstall leaves every SFMCToken",
+		"crds: {keep: false}":                 "WARNING: helm uninstall deletes every SFMCToken",
+		"watchNamespaces: [marketing, sales]": "in the namespaces marketing, sales.",
+		"metrics: {serviceMonitor: {enabled: true}}": "Prometheus may not read the metrics yet",
+	} {
+		g := NewWithT(t)
+		out, err := helm(t, values, "install", "sfmctoken-operator", harness.Path(chart), "--namespace", harness.SystemNamespace,
+			"--values", "-", "--dry-run=client")
+		g.Expect(err).NotTo(HaveOccurred())
+		_, notes, found := strings.Cut(out, "NOTES:")
+		g.Expect(found).To(BeTrue(), out)
+		g.Expect(notes).To(ContainSubstring(says))
+	}
+}
+
+func TestHelmFindsNoFaultInTheChart(t *testing.T) {
+	_, err := helm(t, "", "lint", "--strict", harness.Path(chart))
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+}
