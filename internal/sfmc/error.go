@@ -61,6 +61,10 @@ func (e *Error) IsInvalidClient() bool { return e.Kind == Refused && e.Code == "
 
 const maxDescription = 256
 
+// whyForbidden is what may be wrong where the client is good. Salesforce's words for a denied address aren't known.
+const whyForbidden = "; is the business unit enabled for the package, and is the operator's address on its login IP " +
+	"allow-list?"
+
 // refusal reads both shapes in which Marketing Cloud says no: OAuth's (error, error_description) and its own
 // (errorcode, message). What a proxy says in HTML is left out, the status code speaks for it.
 func refusal(status int, retryAfter time.Duration, body []byte, request TokenRequest) *Error {
@@ -95,6 +99,10 @@ func refusal(status int, retryAfter time.Duration, body []byte, request TokenReq
 		failed.Kind = Unavailable
 	case status >= 400, status == 200 && answer.Error != "":
 		failed.Kind = Refused
+		isForbidden := status == 401 || status == 403
+		if isForbidden && failed.Code != "invalid_client" && (answer.Error != "" || answer.Message != "") {
+			failed.Description = strings.TrimRight(failed.Description, ".") + whyForbidden
+		}
 	case status >= 300:
 		failed.Kind = Unreadable
 		failed.Description = "a redirect, which is not followed: " +

@@ -54,7 +54,8 @@ func TestEveryDocumentedRefusalIsClassedAndShown(t *testing.T) {
 		sfmctest.AccountNotEnabled: {Refused, 0, unauthorized +
 			"The package is not enabled for the business unit that account_id names."},
 		sfmctest.AccountForbidden: {Refused, 0, refused + "status 403, access_denied: " +
-			"The package is not enabled for the business unit that account_id names."},
+			"The package is not enabled for the business unit that account_id names; is the business unit enabled for the " +
+			"package, and is the operator's address on its login IP allow-list?"},
 		sfmctest.UnsupportedGrantType: {Refused, 0, badRequest + "unsupported_grant_type: " +
 			`Use "authorization_code" or "client_credentials" as the grant_type.`},
 		sfmctest.InvalidRequest: {Refused, 0, badRequest + "invalid_request: " +
