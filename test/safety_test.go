@@ -144,6 +144,30 @@ func TestMetricsShowEachTokenAndForgetDeletedOnes(t *testing.T) {
 	w.Eventually(text).ShouldNot(ContainSubstring(w.ns))
 }
 
+func TestMetricsTellWhatWaitsAtAHostAndHowLateItIs(t *testing.T) {
+	w := newWorld(t)
+	w.token("journeys")
+	due := w.ready("journeys").Status.RefreshAt.Time
+	text := func() string { return w.everythingThatPeopleSee()["metrics"] }
+	shows := func(overdue, waiting string) {
+		t.Helper()
+		w.Eventually(text).Should(ContainSubstring("\nsfmctoken_refresh_overdue_seconds " + overdue + "\n"))
+		for _, metric := range []string{"sfmctoken_token_requests_waiting", "sfmctoken_clients_paused"} {
+			w.Expect(text()).To(ContainSubstring(fmt.Sprintf("\n%s{auth_host=%q} %s\n", metric, w.sfmc.Host(), waiting)))
+		}
+	}
+	shows("0", "0")
+	w.sfmc.AddFaults(sfmctest.Fault{Refusal: sfmctest.RateLimited, RetryAfter: time.Minute})
+	w.setTime(due.Add(time.Second))
+	w.says("journeys", valid, "RefreshFailing=True Throttled")
+	w.step(30 * time.Second)
+	shows("31", "1")
+	w.step(time.Minute)
+	w.Eventually(w.sfmc.Issued).Should(Equal(2))
+	w.ready("journeys")
+	shows("0", "0")
+}
+
 // TestTheRoleIsEnoughAndNoMore: that it is enough is shown by every test here, since the operator runs with it.
 func TestTheRoleIsEnoughAndNoMore(t *testing.T) {
 	g := NewWithT(t)

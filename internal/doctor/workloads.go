@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"maps"
 	"strings"
 	"time"
 
@@ -39,11 +40,8 @@ func (c *Cluster) workloads() []workload {
 	add := func(kind string, obj metav1.ObjectMeta, template *corev1.PodTemplateSpec, endsWithin time.Duration) {
 		known[obj.Namespace+"/"+kind+"/"+obj.Name] = true
 		annotations := map[string]string{}
-		for _, some := range []map[string]string{obj.Annotations, template.Annotations} {
-			for key, value := range some {
-				annotations[key] = value
-			}
-		}
+		maps.Copy(annotations, obj.Annotations)
+		maps.Copy(annotations, template.Annotations)
 		all = append(all, workload{kind: kind, namespace: obj.Namespace, name: obj.Name, annotations: annotations,
 			spec: &template.Spec, endsWithin: endsWithin})
 	}

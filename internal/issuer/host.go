@@ -187,10 +187,10 @@ type HostState struct {
 	Host string
 	// Waiting are identities that a token is asked for, and whose request wasn't sent yet; Paused are clients that are
 	// throttled.
-	InFlight, Waiting, Paused int
+	Waiting, Paused int
 }
 
-// Hosts returns those with requests that wait or are under way, in an order that stays the same.
+// Hosts returns those that are known, in an order that stays the same.
 func (i *Issuer) Hosts() []HostState {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -206,7 +206,7 @@ func (i *Issuer) Hosts() []HostState {
 				paused[l.gate] = true
 			}
 		}
-		states = append(states, HostState{name, h.inFlight, len(waiting), len(paused)})
+		states = append(states, HostState{name, len(waiting), len(paused)})
 	}
 	return states
 }
