@@ -45,6 +45,7 @@ func (r *Reconciler) ensureToken(ctx context.Context, obj *v1alpha1.SFMCToken) s
 	if err != nil && problem.Of(err).Reason == v1alpha1.ReasonKubernetesAPIError {
 		return status.Result{IsUnread: true, Err: err} // what is in it isn't known, and so not what must go
 	}
+	a.current.Token = r.issuer.Timed(a.current.Token)
 	a.notes = a.current.Record.Notes
 	a.isRefreshRequested = isRefreshRequested(obj, a.current)
 	if denied := a.reference.Allow(ctx); denied != nil {

@@ -242,6 +242,22 @@ func (i *Issuer) Newest(held *token.Token, identities []string) *token.Token {
 	return held
 }
 
+// Timed returns a held token by both clocks, if it was issued to this process: what is recorded of it in a Secret has the
+// wall clock's times alone, and that may have been set since.
+func (i *Issuer) Timed(held *token.Token) *token.Token {
+	if held == nil {
+		return nil
+	}
+	latest := i.Latest(held.Identity)
+	if latest == nil || latest.AccessToken != held.AccessToken ||
+		!latest.IssuedAt.Equal(held.IssuedAt) || !latest.ExpiresAt.Equal(held.ExpiresAt) {
+		return held
+	}
+	timed := *held
+	timed.IssuedAt, timed.ExpiresAt = latest.IssuedAt, latest.ExpiresAt
+	return &timed
+}
+
 // IsForeign reports whether a token was issued to another process while this one was at work: they both do the same. Of
 // one that has expired, or where there are very many, this process may have forgotten its own.
 func (i *Issuer) IsForeign(held *token.Token) bool {

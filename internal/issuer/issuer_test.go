@@ -304,6 +304,30 @@ func TestAfterTheWallClockWasSetBackANewTokenIsTheNewestAllTheSame(t *testing.T)
 	}
 }
 
+func TestATokenInASecretIsDueByBothClocksIfItWasIssuedHere(t *testing.T) {
+	g := NewWithT(t)
+	d := openDesk(t)
+	d.clock.SetTime(clock.RealClock{}.Now()) // with a monotonic reading
+	issued := d.gets(d.want(emea, "a"))
+	held := *issued
+	held.IssuedAt, held.ExpiresAt = held.IssuedAt.Round(0), held.ExpiresAt.Round(0) // as it is recorded
+	setBack := sfmctest.Leapt(d.clock.Now().Add(900*time.Second), -10*time.Minute)
+	g.Expect(held.IsFresh(setBack, 5*time.Minute)).To(BeTrue(), "by the wall clock alone it is 300 s old")
+	g.Expect(d.Timed(&held).IsFresh(setBack, 5*time.Minute)).To(BeFalse())
+	g.Expect(*d.Timed(&held)).To(Equal(*issued))
+	g.Expect(d.Timed(nil)).To(BeNil())
+	for _, edit := range []func(*token.Token){
+		func(t *token.Token) { t.Identity = "other" },
+		func(t *token.Token) { t.AccessToken = "other" },
+		func(t *token.Token) { t.IssuedAt = t.IssuedAt.Add(1) },
+		func(t *token.Token) { t.ExpiresAt = t.ExpiresAt.Add(1) },
+	} {
+		other := held
+		edit(&other)
+		g.Expect(d.Timed(&other)).To(BeIdenticalTo(&other), "it is another one")
+	}
+}
+
 func TestATokenOfAnotherProcessIsToldFromOnesOwn(t *testing.T) {
 	g := NewWithT(t)
 	d := openDesk(t)

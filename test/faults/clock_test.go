@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,9 @@ type clockWorld struct {
 }
 
 // newClockWorld starts an operator that reads the wall clock which the function makes of the steady one.
-func newClockWorld(t *testing.T, wall func(*clocktesting.FakeClock) clock.WithTicker) *clockWorld {
+func newClockWorld(
+	t *testing.T, wall func(*clocktesting.FakeClock) clock.WithTicker, changes ...func(*sfmctest.Options),
+) *clockWorld {
 	w := &clockWorld{WithT: NewWithT(t), t: t, log: &harness.Log{}}
 	w.SetDefaultEventuallyTimeout(patience)
 	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
@@ -44,12 +47,21 @@ func newClockWorld(t *testing.T, wall func(*clocktesting.FakeClock) clock.WithTi
 	for i := range 10 {
 		w.pkg.AccountIDs = append(w.pkg.AccountIDs, fmt.Sprintf("5100%05d", i+1))
 	}
-	w.standIn = sfmctest.Start(t, sfmctest.Options{Clock: w.clock, Packages: []sfmctest.Package{w.pkg}})
+	options := sfmctest.Options{Clock: w.clock, Packages: []sfmctest.Package{w.pkg}}
+	for _, change := range changes {
+		change(&options)
+	}
+	w.standIn = sfmctest.Start(t, options)
 	for range 2 {
 		w.fill()
 	}
 	w.start()
-	t.Cleanup(func() { w.Expect(w.running.Stop()).To(Succeed()) })
+	t.Cleanup(func() {
+		w.Expect(w.running.Stop()).To(Succeed())
+		if t.Failed() {
+			t.Logf("the operator's log:\n%s", w.log)
+		}
+	})
 	return w
 }
 
@@ -192,11 +204,24 @@ func (w *clockWorld) renew() {
 	w.Eventually(w.worst).Should(BeNumerically(">", reportedLife))
 }
 
-// leapAndStep sets the wall clock, and shows that no token runs out while time goes on.
-func (w *clockWorld) leapAndStep(wall *sfmctest.LeapingClock, by time.Duration, restart bool, steps int) time.Duration {
+// step lets time go on, and returns the shortest true life that was left of a token.
+func (w *clockWorld) step(steps int, after string) time.Duration {
 	w.t.Helper()
 	// A token is replaced after at most 779 of its 1,199 true seconds, so 420 are left, and one step less.
 	const step, least = 20 * time.Second, 399 * time.Second
+	shortest := 24 * time.Hour
+	for range steps {
+		w.Eventually(w.running.Idle).MustPassRepeatedly(2).Should(BeTrue())
+		w.clock.Step(step)
+		w.Eventually(w.worst).Should(BeNumerically(">=", least), after)
+		shortest = min(shortest, w.worst())
+	}
+	return shortest
+}
+
+// leapAndStep sets the wall clock, and shows that no token runs out while time goes on.
+func (w *clockWorld) leapAndStep(wall *sfmctest.LeapingClock, by time.Duration, restart bool, steps int) time.Duration {
+	w.t.Helper()
 	if restart {
 		// After it, only the wall clock is known. Nobody could see that it was set back since a token was issued, by less
 		// than the token's age (docs/reliability.md): so all tokens are new.
@@ -206,14 +231,25 @@ func (w *clockWorld) leapAndStep(wall *sfmctest.LeapingClock, by time.Duration, 
 	if restart {
 		w.restart()
 	}
-	shortest := 24 * time.Hour
-	for range steps {
-		w.Eventually(w.running.Idle).MustPassRepeatedly(2).Should(BeTrue())
-		w.clock.Step(step)
-		w.Eventually(w.worst).Should(BeNumerically(">=", least), "after a leap of %s, restarted: %t", by, restart)
-		shortest = min(shortest, w.worst())
-	}
-	return shortest
+	return w.step(steps, fmt.Sprintf("after a leap of %s, restarted: %t", by, restart))
+}
+
+func TestAWallClockThatIsSetBackWhileTokensAreReplacedLetsNoneExpire(t *testing.T) {
+	var wall *sfmctest.LeapingClock
+	var asked atomic.Int32
+	w := newClockWorld(t, func(steady *clocktesting.FakeClock) clock.WithTicker {
+		wall = &sfmctest.LeapingClock{FakeClock: steady}
+		return wall
+	}, func(options *sfmctest.Options) {
+		options.OnTokenRequest = func(sfmctest.TokenRequest) {
+			if asked.Add(1) == 11 { // each of ten tokens was asked for once: this is for a second one
+				wall.Leap(-10 * time.Minute)
+			}
+		}
+	})
+	w.Eventually(w.worst).Should(BeNumerically(">", 0))
+	w.step(90, "all looks at the eleventh token came after the leap")
+	w.Expect(w.standIn.Count()).To(Equal(3 * len(w.pkg.AccountIDs)))
 }
 
 func TestLeapsOfTheWallClockLetNoTokenExpire(t *testing.T) {
