@@ -30,11 +30,11 @@ test: lint check-generate unit integration faults fuzz ## Run every check and te
 unit: ## Run the tests that need no control plane.
 	go test -race ./...
 
-integration: control-plane $(BIN)/helm $(BIN)/helm3 ## Run the tests against a real control plane.
+integration: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/crdify ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
 	cd test && go test -count=1 -timeout 30m .
 
-integration-guarded: control-plane $(BIN)/helm $(BIN)/helm3 ## Run them where owner references are guarded, as on OpenShift.
+integration-guarded: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/crdify ## Run them where owner references are guarded, as on OpenShift.
 	cd test && API_SERVER_FLAGS=--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement go test -count=1 -timeout 30m .
 
 faults: control-plane ## Run the fault suite, with two minutes of faults at random and bad neighbours of a quarter of their size.
@@ -139,6 +139,7 @@ tool_controller-gen = sigs.k8s.io/controller-tools/cmd/controller-gen
 tool_kustomize      = sigs.k8s.io/kustomize/kustomize/v5
 tool_crd-ref-docs   = github.com/elastic/crd-ref-docs
 tool_chart-docs     = .
+tool_crdify         = sigs.k8s.io/crdify
 tool_helm           = helm.sh/helm/v4/cmd/helm
 tool_helm3          = helm.sh/helm/v3/cmd/helm
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint

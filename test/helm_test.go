@@ -26,12 +26,11 @@ type helmUser struct {
 	clone *harness.Shell // with that version of Helm
 }
 
-// newHelmUser starts a control plane, which stands for all others until the test ends.
-func newHelmUser(t *testing.T, tool func() (string, error)) helmUser {
+// startBareCluster starts a control plane that has nothing of the operator, and has the tests use it until this one ends.
+func startBareCluster(t *testing.T, options localcluster.Options) {
 	g := NewWithT(t)
-	program, err := tool()
-	g.Expect(err).NotTo(HaveOccurred())
-	bare, err := localcluster.Start(context.Background(), localcluster.Options{Out: os.Stderr}) // until the last cleanup
+	options.Out = os.Stderr
+	bare, err := localcluster.Start(context.Background(), options) // until the last cleanup
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { g.Expect(bare.Stop()).To(Succeed()) })
 	before := harness.Shared{Cluster: cluster, Admin: admin, Operator: operator}
@@ -39,11 +38,17 @@ func newHelmUser(t *testing.T, tool func() (string, error)) helmUser {
 	cluster, operator = bare, nil
 	admin, err = client.NewWithWatch(bare.Config(), client.Options{Scheme: harness.Scheme})
 	g.Expect(err).NotTo(HaveOccurred())
+}
 
+func newHelmUser(t *testing.T, tool func() (string, error)) helmUser {
+	g := NewWithT(t)
+	program, err := tool()
+	g.Expect(err).NotTo(HaveOccurred())
+	startBareCluster(t, localcluster.Options{})
 	bin := t.TempDir()
 	g.Expect(os.Symlink(program, filepath.Join(bin, "helm"))).To(Succeed())
-	g.Expect(os.Symlink(filepath.Join(bare.AssetsDir(), "kubectl"), filepath.Join(bin, "kubectl"))).To(Succeed())
-	clone, err := harness.NewShell(t.TempDir(), bare.Kubeconfig(), bin)
+	g.Expect(os.Symlink(filepath.Join(cluster.AssetsDir(), "kubectl"), filepath.Join(bin, "kubectl"))).To(Succeed())
+	clone, err := harness.NewShell(t.TempDir(), cluster.Kubeconfig(), bin)
 	g.Expect(err).NotTo(HaveOccurred())
 	return helmUser{newRealTimeWorld(t, sfmctest.Options{}), clone}
 }

@@ -40,6 +40,8 @@ func RemoveProgram() { _ = os.Remove(programPath()) }
 
 // ProcessOptions say how the operator's binary is run.
 type ProcessOptions struct {
+	// Binary is the operator's, by default what Program builds.
+	Binary string
 	// Config is the identity that the operator has in the cluster.
 	Config *rest.Config
 	// Dir is where its files are put: a kubeconfig and a CA.
@@ -55,7 +57,10 @@ type ProcessOptions struct {
 
 // StartProcess starts the operator's binary.
 func StartProcess(options ProcessOptions) (*Process, error) {
-	path, err := Program()
+	path, err := options.Binary, error(nil)
+	if path == "" {
+		path, err = Program()
+	}
 	if err != nil {
 		return nil, err
 	}
