@@ -30,11 +30,11 @@ test: lint check-generate unit integration faults fuzz ## Run every check and te
 unit: ## Run the tests that need no control plane.
 	go test -race ./...
 
-integration: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/crdify ## Run the tests against a real control plane.
+integration: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/helm-unittest $(BIN)/crdify ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
 	cd test && go test -count=1 -timeout 30m .
 
-integration-guarded: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/crdify ## Run them where owner references are guarded, as on OpenShift.
+integration-guarded: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/helm-unittest $(BIN)/crdify ## Run them where owner references are guarded, as on OpenShift.
 	cd test && API_SERVER_FLAGS=--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement go test -count=1 -timeout 30m .
 
 faults: control-plane ## Run the fault suite, with two minutes of faults at random and bad neighbours of a quarter of their size.
@@ -94,8 +94,9 @@ build: ## Build the operator and the kubectl plugin into bin/.
 	CGO_ENABLED=0 go build -trimpath -o bin/sfmctoken-operator ./cmd
 	CGO_ENABLED=0 go build -trimpath -o bin/kubectl-sfmctoken ./cmd/kubectl-sfmctoken
 
-chart: $(BIN)/helm ## Check the Helm chart and package it into dist/.
+chart: $(BIN)/helm $(BIN)/helm-unittest ## Check the Helm chart and package it into dist/.
 	$(BIN)/helm lint --strict $(CHART)
+	$(BIN)/helm-unittest --strict $(CHART)
 	$(BIN)/helm package $(CHART) --destination dist
 
 run: ## Run the operator here, against the cluster of the current kubeconfig.
@@ -142,6 +143,7 @@ tool_chart-docs     = .
 tool_crdify         = sigs.k8s.io/crdify
 tool_helm           = helm.sh/helm/v4/cmd/helm
 tool_helm3          = helm.sh/helm/v3/cmd/helm
+tool_helm-unittest  = github.com/helm-unittest/helm-unittest/cmd/helm-unittest
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
 

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -36,10 +35,11 @@ const (
 	chartTestPod    = "Pod sfmctoken-system/sfmctoken-operator-test"
 )
 
-// Helm 4, which most tests run, and Helm 3, both built from source by make.
+// Helm 4, which most tests run, Helm 3, and what runs the chart's suites, all built from source by make.
 var (
-	helm4 = builtTool("helm")
-	helm3 = builtTool("helm3")
+	helm4        = builtTool("helm")
+	helm3        = builtTool("helm3")
+	helmUnittest = builtTool("helm-unittest")
 )
 
 func builtTool(name string) func() (string, error) {
@@ -228,34 +228,9 @@ func TestTheChartsRolesInNamespacesGiveWhatTheClusterRoleDoes(t *testing.T) {
 	g := NewWithT(t)
 	everywhere := as[rbacv1.ClusterRole](g, renderChart(t, "")["ClusterRole /sfmctoken-operator"]).Rules
 	everywhere = slices.DeleteFunc(everywhere, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "namespaces") })
-	rendered := renderChart(t, "{watchNamespaces: [marketing, sales], rbac: {ownerReferences: true}}")
-	for _, cluster := range []string{"ClusterRole /sfmctoken-operator", "ClusterRoleBinding /sfmctoken-operator",
-		"ClusterRole /sfmctoken-operator-owner-references", "ClusterRoleBinding /sfmctoken-operator-owner-references"} {
-		g.Expect(rendered).NotTo(HaveKey(cluster))
-	}
+	rendered := renderChart(t, "watchNamespaces: [marketing, sales]")
 	for _, namespace := range []string{"marketing", "sales"} {
 		g.Expect(as[rbacv1.Role](g, rendered["Role "+namespace+"/sfmctoken-operator"]).Rules).To(Equal(everywhere))
-		g.Expect(as[rbacv1.Role](g, rendered["Role "+namespace+"/sfmctoken-operator-owner-references"]).Rules).To(HaveLen(1))
-		for _, name := range []string{"sfmctoken-operator", "sfmctoken-operator-owner-references"} {
-			binding := as[rbacv1.RoleBinding](g, rendered["RoleBinding "+namespace+"/"+name])
-			g.Expect(binding.RoleRef).To(Equal(rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}))
-			g.Expect(binding.Subjects).To(Equal([]rbacv1.Subject{{
-				Kind: rbacv1.ServiceAccountKind, Namespace: harness.SystemNamespace, Name: harness.ServiceAccount,
-			}}))
-		}
-	}
-}
-
-func TestTheChartsPoliciesKnowItsOperatorAndOthers(t *testing.T) {
-	g := NewWithT(t)
-	rendered := renderChart(t, `
-serviceAccount: {name: one}
-admissionPolicies: {enabled: true, otherOperators: [{name: two, namespace: marketing}]}
-`)
-	for _, name := range []string{"sfmctoken-target-secrets", "sfmctoken-operator-writes"} {
-		policy := as[admissionv1.ValidatingAdmissionPolicy](g, rendered["ValidatingAdmissionPolicy /"+name])
-		g.Expect(policy.Spec.MatchConditions[0].Expression).To(ContainSubstring(
-			"request.userInfo.username in ['system:serviceaccount:sfmctoken-system:one', 'system:serviceaccount:marketing:two']"))
 	}
 }
 
@@ -286,44 +261,57 @@ func TestTheChartsCopiesAreThoseOfConfig(t *testing.T) {
 	}
 }
 
-// chartValues are other values than the default ones, and what comes into the rendering or goes out of it by them.
+// TestTheChartsSuitesPass is about the values that change which objects there are, or their shape.
+func TestTheChartsSuitesPass(t *testing.T) {
+	g := NewWithT(t)
+	program, err := helmUnittest()
+	g.Expect(err).NotTo(HaveOccurred())
+	out, err := exec.CommandContext(t.Context(), program, "--strict", harness.Path(chart)).CombinedOutput() //nolint:gosec // built by make
+	g.Expect(err).NotTo(HaveOccurred(), "%s", out)
+}
+
+// valuesInSuites are the values that the chart's suites set.
+func valuesInSuites(g *WithT) []string {
+	files, err := filepath.Glob(harness.Path(chart, "tests", "*_test.yaml"))
+	g.Expect(err).NotTo(HaveOccurred())
+	found := map[string]bool{}
+	for _, file := range files {
+		raw, err := os.ReadFile(file) //nolint:gosec // a file of this repository
+		g.Expect(err).NotTo(HaveOccurred())
+		var suite struct {
+			Tests []struct{ Set map[string]any }
+		}
+		g.Expect(yaml.Unmarshal(raw, &suite)).To(Succeed(), file)
+		for _, test := range suite.Tests {
+			for name := range test.Set {
+				found[name] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(found))
+}
+
+// chartValues are other values than the default ones, and what comes into the rendering by them. Those that change which
+// objects there are, or their shape, are in the chart's suites instead.
 var chartValues = map[string]struct {
 	values string
 	comes  []string
-	goes   string
 }{
-	"admissionPolicies.enabled": {values: "admissionPolicies: {enabled: true}",
-		comes: []string{"kind: ValidatingAdmissionPolicy\n", "system:serviceaccount:sfmctoken-system:sfmctoken-operator"}},
-	"admissionPolicies.otherOperators": {values: "admissionPolicies: {enabled: true, otherOperators: [{name: two, namespace: marketing}]}",
-		comes: []string{"system:serviceaccount:marketing:two"}},
-	"affinity":                 {values: "affinity: {nodeAffinity: {}}", comes: []string{"affinity:\n        nodeAffinity: {}"}},
-	"caFile.configMapName":     {values: "caFile: {configMapName: roots}", comes: []string{"--ca-file=/ca-file/ca.crt", "configMap:\n          name: roots", "mountPath: /ca-file"}},
-	"caFile.key":               {values: "caFile: {configMapName: roots, key: root.pem}", comes: []string{"--ca-file=/ca-file/root.pem"}},
-	"caFile.secretName":        {values: "caFile: {secretName: roots}", comes: []string{"--ca-file=/ca-file/ca.crt", "secretName: roots", "mountPath: /ca-file"}},
-	"commonAnnotations":        {values: "commonAnnotations: {example.com/team: crm}", comes: []string{"annotations:\n    example.com/team: crm"}},
-	"commonLabels":             {values: "commonLabels: {example.com/team: crm}", comes: []string{"    example.com/team: crm", "        example.com/team: crm"}},
-	"containerSecurityContext": {values: "containerSecurityContext: {procMount: Default}", comes: []string{"procMount: Default"}},
-	"crds.enabled":             {values: "crds: {enabled: false}", goes: "kind: CustomResourceDefinition"},
-	"crds.keep":                {values: "crds: {keep: false}", goes: "helm.sh/resource-policy: keep"},
-	"deploymentAnnotations":    {values: "deploymentAnnotations: {example.com/a: b}", comes: []string{"annotations:\n    example.com/a: b\nspec:\n  replicas"}},
-	"extraArgs":                {values: "extraArgs: [--log-level=debug]", comes: []string{"- --log-level=debug"}},
-	"extraEnv":                 {values: "extraEnv: [{name: A, value: b}]", comes: []string{"- name: A\n          value: b"}},
-	"extraObjects":             {values: "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: 'in-{{ .Release.Namespace }}'}}]", comes: []string{"name: in-sfmctoken-system"}},
-	"extraVolumeMounts":        {values: "extraVolumeMounts: [{name: a, mountPath: /a}]", comes: []string{"volumeMounts:\n        - mountPath: /a\n          name: a"}},
-	"extraVolumes":             {values: "extraVolumes: [{name: a, emptyDir: {}}]", comes: []string{"volumes:\n      - emptyDir: {}\n        name: a"}},
-	"fullnameOverride":         {values: "fullnameOverride: tokens", comes: []string{"name: tokens-metrics"}},
-	"goMemLimit":               {values: "goMemLimit: 1GiB", comes: []string{`value: "1GiB"`}},
-	"image.digest": {values: "image: {tag: v1, digest: 'sha256:" + strings.Repeat("a", 64) + "'}",
-		comes: []string{"image: sfmctoken-operator@sha256:" + strings.Repeat("a", 64) + "\n"}},
+	"affinity":                        {values: "affinity: {nodeAffinity: {}}", comes: []string{"affinity:\n        nodeAffinity: {}"}},
+	"commonAnnotations":               {values: "commonAnnotations: {example.com/team: crm}", comes: []string{"annotations:\n    example.com/team: crm"}},
+	"commonLabels":                    {values: "commonLabels: {example.com/team: crm}", comes: []string{"    example.com/team: crm", "        example.com/team: crm"}},
+	"containerSecurityContext":        {values: "containerSecurityContext: {procMount: Default}", comes: []string{"procMount: Default"}},
+	"deploymentAnnotations":           {values: "deploymentAnnotations: {example.com/a: b}", comes: []string{"annotations:\n    example.com/a: b\nspec:\n  replicas"}},
+	"extraArgs":                       {values: "extraArgs: [--log-level=debug]", comes: []string{"- --log-level=debug"}},
+	"extraEnv":                        {values: "extraEnv: [{name: A, value: b}]", comes: []string{"- name: A\n          value: b"}},
+	"extraVolumeMounts":               {values: "extraVolumeMounts: [{name: a, mountPath: /a}]", comes: []string{"volumeMounts:\n        - mountPath: /a\n          name: a"}},
+	"extraVolumes":                    {values: "extraVolumes: [{name: a, emptyDir: {}}]", comes: []string{"volumes:\n      - emptyDir: {}\n        name: a"}},
+	"fullnameOverride":                {values: "fullnameOverride: tokens", comes: []string{"name: tokens-metrics"}},
+	"goMemLimit":                      {values: "goMemLimit: 1GiB", comes: []string{`value: "1GiB"`}},
 	"image.pullPolicy":                {values: "image: {pullPolicy: Always}", comes: []string{"imagePullPolicy: Always"}},
-	"image.registry":                  {values: "image: {registry: registry.example.com}", comes: []string{"image: registry.example.com/sfmctoken-operator:latest\n"}},
 	"image.repository":                {values: "image: {repository: registry.example.com/other}", comes: []string{"image: registry.example.com/other:latest\n"}},
-	"image.tag":                       {values: "image: {tag: v1}", comes: []string{"image: sfmctoken-operator:v1\n"}},
 	"imagePullSecrets":                {values: "imagePullSecrets: [{name: registry}]", comes: []string{"imagePullSecrets:\n      - name: registry"}},
-	"metrics.enabled":                 {values: "metrics: {enabled: false}", goes: "name: metrics"},
-	"metrics.readers":                 {values: "metrics: {readers: [{name: prometheus, namespace: monitoring}]}", comes: []string{"name: prometheus\n  namespace: monitoring"}},
 	"metrics.service.annotations":     {values: "metrics: {service: {annotations: {example.com/a: b}}}", comes: []string{"example.com/a: b"}},
-	"metrics.serviceMonitor.enabled":  {values: "metrics: {serviceMonitor: {enabled: true}}", comes: []string{"kind: ServiceMonitor", "honorLabels: true"}},
 	"metrics.serviceMonitor.interval": {values: "metrics: {serviceMonitor: {enabled: true, interval: 17s}}", comes: []string{"interval: 17s"}},
 	"metrics.serviceMonitor.labels":   {values: "metrics: {serviceMonitor: {enabled: true, labels: {release: prometheus}}}", comes: []string{"release: prometheus"}},
 	"metrics.serviceMonitor.metricRelabelings": {values: "metrics: {serviceMonitor: {enabled: true, metricRelabelings: [{action: drop}]}}",
@@ -332,13 +320,10 @@ var chartValues = map[string]struct {
 	"metrics.serviceMonitor.scrapeTimeout": {values: "metrics: {serviceMonitor: {enabled: true, scrapeTimeout: 7s}}", comes: []string{"scrapeTimeout: 7s"}},
 	"metrics.serviceMonitor.tlsConfig":     {values: "metrics: {serviceMonitor: {enabled: true, tlsConfig: {serverName: a}}}", comes: []string{"serverName: a"}},
 	"nameOverride":                         {values: "nameOverride: tokens", comes: []string{"app.kubernetes.io/name: tokens\n", "name: sfmctoken-operator-tokens\n"}},
-	"networkPolicy.enabled":                {values: "networkPolicy: {enabled: false}", goes: "kind: NetworkPolicy"},
 	"networkPolicy.extraEgressPorts":       {values: "networkPolicy: {extraEgressPorts: [9443]}", comes: []string{"- port: 9443"}},
 	"networkPolicy.metricsFrom":            {values: "networkPolicy: {metricsFrom: [{podSelector: {}}]}", comes: []string{"from:\n    - podSelector: {}"}},
 	"nodeSelector":                         {values: "nodeSelector: {kubernetes.io/arch: arm64}", comes: []string{"nodeSelector:\n        kubernetes.io/arch: arm64"}},
-	"openshift.adaptSecurityContext":       {values: "openshift: {adaptSecurityContext: force}", goes: "runAsUser"},
 	"podAnnotations":                       {values: "podAnnotations: {example.com/a: b}", comes: []string{"        example.com/a: b\n"}},
-	"podDisruptionBudget.enabled":          {values: "podDisruptionBudget: {enabled: false}", goes: "kind: PodDisruptionBudget"},
 	"podDisruptionBudget.maxUnavailable":   {values: "podDisruptionBudget: {maxUnavailable: 50%}", comes: []string{"maxUnavailable: 50%"}},
 	"podLabels":                            {values: "podLabels: {example.com/a: b}", comes: []string{"        example.com/a: b\n"}},
 	"podSecurityContext":                   {values: "podSecurityContext: {runAsUser: 1234}", comes: []string{"runAsUser: 1234"}},
@@ -347,19 +332,12 @@ var chartValues = map[string]struct {
 		comes: []string{`value: "http://proxy.example.com:3128"`, `value: "$(KUBERNETES_SERVICE_HOST)"`, "- port: 3128"}},
 	"proxy.noProxy": {values: "proxy: {httpsProxy: 'https://proxy.example.com', noProxy: gateway.example.com}",
 		comes: []string{`value: "$(KUBERNETES_SERVICE_HOST),gateway.example.com"`}},
-	"rbac.aggregateToBuiltInRoles": {values: "rbac: {aggregateToBuiltInRoles: false}", goes: "aggregate-to"},
-	"rbac.create":                  {values: "rbac: {create: false}", goes: "Binding"},
-	"rbac.existingClusterRole":     {values: "rbac: {existingClusterRole: other}", comes: []string{"kind: ClusterRole\n  name: other"}},
-	"rbac.ownerReferences":         {values: "rbac: {ownerReferences: true}", comes: []string{"verbs: [delete]"}},
-	"replicaCount":                 {values: "replicaCount: 3", comes: []string{"replicas: 3"}},
-	"resources":                    {values: "resources: {limits: {memory: 1Gi}}", comes: []string{"memory: 1Gi"}},
-	"serviceAccount.annotations":   {values: "serviceAccount: {annotations: {example.com/a: b}}", comes: []string{"example.com/a: b\nautomount"}},
-	"serviceAccount.create":        {values: "serviceAccount: {create: false}", comes: []string{"serviceAccountName: default"}},
-	"serviceAccount.name":          {values: "serviceAccount: {name: other}", comes: []string{"serviceAccountName: other", "kind: ServiceAccount\nmetadata:\n  name: other"}},
-	"tolerations":                  {values: "tolerations: [{operator: Exists}]", comes: []string{"tolerations:\n      - operator: Exists"}},
+	"replicaCount":               {values: "replicaCount: 3", comes: []string{"replicas: 3"}},
+	"resources":                  {values: "resources: {limits: {memory: 1Gi}}", comes: []string{"memory: 1Gi"}},
+	"serviceAccount.annotations": {values: "serviceAccount: {annotations: {example.com/a: b}}", comes: []string{"example.com/a: b\nautomount"}},
+	"tolerations":                {values: "tolerations: [{operator: Exists}]", comes: []string{"tolerations:\n      - operator: Exists"}},
 	"topologySpreadConstraints": {values: "topologySpreadConstraints: [{topologyKey: zone, maxSkew: 2, whenUnsatisfiable: DoNotSchedule, labelSelector: {}}]",
 		comes: []string{"labelSelector: {}\n        maxSkew: 2"}},
-	"watchNamespaces": {values: "watchNamespaces: [marketing, sales]", comes: []string{"- --watch-namespaces=marketing,sales", "kind: Role\n  name: sfmctoken-operator\n"}},
 }
 
 func TestEachValueOfTheChartHasAnEffect(t *testing.T) {
@@ -368,7 +346,7 @@ func TestEachValueOfTheChartHasAnEffect(t *testing.T) {
 	for _, row := range table(g, readDocument(g, chart+"/README.md"), "Value") {
 		names = append(names, strings.Trim(row[0], "`"))
 	}
-	g.Expect(names).To(ConsistOf(slices.Collect(maps.Keys(chartValues))))
+	g.Expect(names).To(ConsistOf(append(valuesInSuites(g), slices.Collect(maps.Keys(chartValues))...)), "each is tried in one place")
 	before, err := template(t, "")
 	g.Expect(err).NotTo(HaveOccurred())
 	for name, other := range chartValues {
@@ -379,10 +357,6 @@ func TestEachValueOfTheChartHasAnEffect(t *testing.T) {
 			for _, text := range other.comes {
 				g.Expect(before).NotTo(ContainSubstring(text))
 				g.Expect(after).To(ContainSubstring(text))
-			}
-			if other.goes != "" {
-				g.Expect(before).To(ContainSubstring(other.goes))
-				g.Expect(after).NotTo(ContainSubstring(other.goes))
 			}
 		})
 	}
@@ -445,29 +419,6 @@ func TestTheChartRefusesWhatItDoesNotKnow(t *testing.T) {
 	NewWithT(t).Expect(err).NotTo(HaveOccurred(), "a chart around this one may have global values")
 	_, err = template(t, "", "--kube-version", "1.31.9")
 	NewWithT(t).Expect(err).To(MatchError(ContainSubstring("kubeVersion")))
-}
-
-func TestTheChartAdaptsToOpenShiftByItself(t *testing.T) {
-	for _, on := range []struct {
-		adapt, flag string
-		adapted     bool
-	}{
-		{"auto", "--api-versions=security.openshift.io/v1", true},
-		{"auto", "--api-versions=apps/v1", false},
-		{"force", "--api-versions=apps/v1", true},
-		{"disabled", "--api-versions=security.openshift.io/v1", false},
-	} {
-		g := NewWithT(t)
-		rendered := renderChart(t, "openshift: {adaptSecurityContext: "+on.adapt+"}", on.flag)
-		for _, spec := range []corev1.PodSpec{
-			as[appsv1.Deployment](g, rendered[chartDeployment]).Spec.Template.Spec,
-			as[corev1.Pod](g, rendered[chartTestPod]).Spec,
-		} {
-			g.Expect(spec.SecurityContext.RunAsUser == nil).To(Equal(on.adapted), "%v", on)
-			g.Expect(spec.SecurityContext.RunAsGroup == nil).To(Equal(on.adapted), "%v", on)
-			g.Expect(spec.SecurityContext.RunAsNonRoot).To(HaveValue(BeTrue()))
-		}
-	}
 }
 
 // everyValue has objects and fields that the default values don't.
