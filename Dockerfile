@@ -1,4 +1,4 @@
-# To pin the bases by digest as well, append @sha256:… as `docker buildx imagetools inspect IMAGE` prints it.
+# To pin it by digest as well, append @sha256:… as `docker buildx imagetools inspect IMAGE` prints it.
 FROM --platform=$BUILDPLATFORM golang:1.26.8-trixie AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -15,7 +15,8 @@ RUN --mount=type=cache,target=/root/.cache/go-build \
       -X github.com/sfmctoken/sfmctoken-operator/internal/version.version=$VERSION \
       -X github.com/sfmctoken/sfmctoken-operator/internal/version.revision=$REVISION" -o /sfmctoken-operator ./cmd
 
-FROM gcr.io/distroless/static-debian13:nonroot
+# Nothing but the binary, which has root certificates of its own.
+FROM scratch
 ARG VERSION REVISION
 LABEL org.opencontainers.image.title="sfmctoken-operator" \
       org.opencontainers.image.description="Keeps Salesforce Marketing Cloud access tokens fresh in Secrets" \

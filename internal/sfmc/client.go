@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	_ "golang.org/x/crypto/x509roots/fallback" // the image has no files but the binary
 	"k8s.io/utils/clock"
 
 	"github.com/sfmctoken/sfmctoken-operator/internal/version"
@@ -70,7 +71,8 @@ type Client struct {
 	connections connections
 }
 
-// NewClient returns a client that trusts the system's root certificates and those in extraRoots (PEM).
+// NewClient returns a client that trusts the system's root certificates, or Mozilla's where the system has none, and
+// those in extraRoots (PEM).
 // It honours HTTPS_PROXY and NO_PROXY. The clock reads a Retry-After that is a date.
 func NewClient(extraRoots []byte, clock clock.PassiveClock) (*Client, error) {
 	roots, err := x509.SystemCertPool()

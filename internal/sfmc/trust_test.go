@@ -2,10 +2,14 @@ package sfmc
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +38,24 @@ func TestAnUnknownAuthorityIsNotTrusted(t *testing.T) {
 	both := append(append([]byte{}, other.CACert()...), server.CACert()...)
 	_, err := newClient(t, both).RequestToken(t.Context(), request)
 	g.Expect(err).NotTo(HaveOccurred())
+}
+
+// TestWithoutFilesOfTheSystemTheUsualAuthoritiesAreTrusted runs itself again where there are none, as in the image.
+func TestWithoutFilesOfTheSystemTheUsualAuthoritiesAreTrusted(t *testing.T) {
+	g := NewWithT(t)
+	const variable = "SSL_CERT_FILE"
+	nowhere := filepath.Join(os.TempDir(), "no-such-file")
+	if os.Getenv(variable) != nowhere {
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v") //nolint:gosec // this test
+		again.Env = append(os.Environ(), variable+"="+nowhere, "SSL_CERT_DIR="+nowhere)
+		out, err := again.CombinedOutput()
+		g.Expect(err).NotTo(HaveOccurred(), "%s", out)
+		g.Expect(string(out)).To(ContainSubstring("--- PASS: " + t.Name()))
+		return
+	}
+	client, err := NewClient(nil, clock.RealClock{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(client.roots.Equal(x509.NewCertPool())).To(BeFalse(), "there would be nobody to trust")
 }
 
 func TestACertificateForAnotherHostIsNotTrusted(t *testing.T) {
