@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench node image-local build chart run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -10,10 +10,16 @@ CONFIG    ?= config/default
 WITH      ?=
 FUZZTIME  ?= 5000x
 SOAK      ?= 1h
+K8S       ?= 1.32
+REGISTRY  ?= ghcr.io/sfmctoken
+TAG        = $(shell git describe --tags --exact-match 2> /dev/null)
+REVISION   = $(shell git rev-parse HEAD)
+VERSION    = $(or $(TAG),v0.0.0-g$(shell git rev-parse --short HEAD))
 BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
-MODULES   := . hack/localcluster hack/tools/chart-docs test
+MODULES   := . hack/localcluster hack/tools/chart-docs hack/tools/release test
 CHART     := charts/sfmctoken-operator
+INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest crdify)
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +36,11 @@ test: lint check-generate unit integration faults fuzz ## Run every check and te
 unit: ## Run the tests that need no control plane.
 	go test -race ./...
 
-integration: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/helm-unittest $(BIN)/crdify ## Run the tests against a real control plane.
+integration: control-plane $(INTEGRATION_TOOLS) ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
 	cd test && go test -count=1 -timeout 30m .
 
-integration-guarded: control-plane $(BIN)/helm $(BIN)/helm3 $(BIN)/helm-unittest $(BIN)/crdify ## Run them where owner references are guarded, as on OpenShift.
+integration-guarded: control-plane $(INTEGRATION_TOOLS) ## Run them where owner references are guarded, as on OpenShift.
 	cd test && API_SERVER_FLAGS=--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement go test -count=1 -timeout 30m .
 
 faults: control-plane ## Run the fault suite, with two minutes of faults at random and bad neighbours of a quarter of their size.
@@ -58,7 +64,8 @@ fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	    echo "$$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$(dirname $$target) || exit 1; \
 	  done; done
 
-lint: vulncheck $(BIN)/golangci-lint $(BIN)/kustomize ## Lint Go code and manifests, and look for known vulnerabilities.
+lint: vulncheck $(addprefix $(BIN)/,golangci-lint kustomize actionlint) ## Lint Go code, manifests and workflows, and look for known vulnerabilities.
+	@$(BIN)/actionlint -no-color
 	@for module in $(MODULES); do (cd $$module && echo "lint $$module" && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
 	@for config in $$(dirname $$(grep -rL 'kind: Component' config --include=kustomization.yaml)); do $(BIN)/kustomize build $$config > /dev/null || exit 1; done
 
@@ -71,6 +78,9 @@ check-generate: generate ## Fail if generated files are out of date.
 
 bench: control-plane ## Measure the operator beside the least that its work can cost.
 	cd test && go run ./bench
+
+compat: $(BIN)/localcluster $(INTEGRATION_TOOLS) ## Run the tests against a control plane of Kubernetes K8S (1.33, or 1.33.4).
+	assets=$$($(BIN)/localcluster build $(K8S)) && cd test && KUBEBUILDER_ASSETS=$$assets go test -count=1 -timeout 40m .
 
 image-local: $(BIN)/localcluster ## Build the image without docker, for a node of this machine (needs root on Linux with Debian's packages).
 	$(BIN)/localcluster build-image
@@ -99,11 +109,22 @@ chart: $(BIN)/helm $(BIN)/helm-unittest ## Check the Helm chart and package it i
 	$(BIN)/helm-unittest --strict $(CHART)
 	$(BIN)/helm package $(CHART) --destination dist
 
+release: $(addprefix $(BIN)/,goreleaser cyclonedx-gomod helm kustomize release) ## Make all that a release of the checked out tag has, into dist/release, and publish nothing.
+	PATH="$(BIN):$$PATH" GORELEASER_CURRENT_TAG=$(VERSION) REVISION=$(REVISION) COMMITTED=$$(git log -1 --format=%ct) goreleaser release --clean --skip=publish,announce $(if $(TAG),,--snapshot)
+	mkdir -p dist/release && cp -r $(CHART) dist/chart && sed -i 's|^  registry: ""|  registry: $(REGISTRY)|' dist/chart/values.yaml
+	$(BIN)/helm package dist/chart --version $(VERSION:v%=%) --app-version $(VERSION) --destination dist/release
+	$(MAKE) install-yaml IMAGE=$(REGISTRY)/sfmctoken-operator:$(VERSION) && cp dist/install.yaml dist/release/
+	$(BIN)/kustomize build config/crd > dist/release/crds.yaml
+	$(BIN)/release $(VERSION) $(REVISION) $(REGISTRY)/sfmctoken-operator
+
+check-release: release control-plane $(addprefix $(BIN)/,crane krew kubeconform) ## Make a release and use each part of it, on a control plane and (as root on Linux) on a node.
+	cd test && go test -count=1 -timeout 45m -v ./release
+
 run: ## Run the operator here, against the cluster of the current kubeconfig.
 	go run ./cmd
 
 image: ## Build IMAGE (needs docker buildx); with PLATFORMS=linux/amd64,linux/arm64 PUSH=1 for both, pushed.
-	docker buildx build --build-arg VERSION=$(shell git describe --tags --always --dirty) --build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PLATFORMS),--platform $(PLATFORMS)) $(if $(PUSH),--push,--load) --tag $(IMAGE) .
+	docker buildx build --build-arg VERSION=$(shell git describe --tags --always --dirty) --build-arg REVISION=$(REVISION) $(if $(PLATFORMS),--platform $(PLATFORMS)) $(if $(PUSH),--push,--load) --tag $(IMAGE) .
 
 clean: ## Remove what was built; the next run builds the control plane again.
 	rm -rf .cache bin dist
@@ -141,6 +162,13 @@ tool_kustomize      = sigs.k8s.io/kustomize/kustomize/v5
 tool_crd-ref-docs   = github.com/elastic/crd-ref-docs
 tool_chart-docs     = .
 tool_crdify         = sigs.k8s.io/crdify
+tool_goreleaser     = github.com/goreleaser/goreleaser/v2
+tool_cyclonedx-gomod = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+tool_actionlint     = github.com/rhysd/actionlint/cmd/actionlint
+tool_crane          = github.com/google/go-containerregistry/cmd/crane
+tool_krew           = sigs.k8s.io/krew/cmd/krew
+tool_kubeconform    = github.com/yannh/kubeconform/cmd/kubeconform
+tool_release        = .
 tool_helm           = helm.sh/helm/v4/cmd/helm
 tool_helm3          = helm.sh/helm/v3/cmd/helm
 tool_helm-unittest  = github.com/helm-unittest/helm-unittest/cmd/helm-unittest
@@ -148,6 +176,7 @@ tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
 
 $(BIN)/chart-docs: hack/tools/chart-docs/main.go
+$(BIN)/release: hack/tools/release/main.go
 
 $(BIN)/%: hack/tools/%/go.mod
 	go build -C hack/tools/$* -o $@ $(tool_$*)

@@ -3,7 +3,6 @@ package localcluster
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,17 +43,11 @@ func planBuild(ctx context.Context, module string) (*build, error) {
 }
 
 func kubernetesVersion(ctx context.Context, module string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "mod", "edit", "-json")
-	cmd.Dir = module
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("cannot read %s/go.mod with the go command, which must be on the PATH: %w", module, err)
-	}
 	var mod struct {
 		Require []struct{ Path, Version string }
 	}
-	if err := json.Unmarshal(out, &mod); err != nil {
-		return "", err
+	if err := goJSON(ctx, module, &mod, "mod", "edit", "-json"); err != nil {
+		return "", fmt.Errorf("cannot read %s/go.mod with the go command, which must be on the PATH: %w", module, err)
 	}
 	for _, r := range mod.Require {
 		if r.Path == "k8s.io/kubernetes" {

@@ -12,7 +12,8 @@ import (
 )
 
 const usage = `Usage:
-  localcluster build   build the control plane's programs if needed and print their folder
+  localcluster build [VERSION]
+                       build the control plane's programs if needed and print their folder; VERSION: of Kubernetes, as 1.33
   localcluster up      start a control plane and run it until Ctrl-C
   localcluster build-node, localcluster up-node
                        the same with a node that runs pods; they need root on Linux, with Debian's packages
@@ -28,7 +29,8 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 1 {
+	hasVersion := len(args) == 2 && args[0] == "build"
+	if len(args) != 1 && !hasVersion {
 		return fmt.Errorf("one command is needed.\n%s", usage)
 	}
 	if args[0] == "up-node" { // before signals are caught, which its first stage passes on
@@ -40,6 +42,9 @@ func run(args []string) error {
 	defer cancel()
 	switch args[0] {
 	case "build":
+		if hasVersion {
+			return build(ctx, func(ctx context.Context) (string, error) { return localcluster.BinariesOf(ctx, args[1]) })
+		}
 		return build(ctx, localcluster.Binaries)
 	case "build-node":
 		return build(ctx, localcluster.NodeBinaries)
