@@ -137,7 +137,9 @@ func TestMetricsShowEachTokenAndForgetDeletedOnes(t *testing.T) {
 	w.Expect(text()).To(And(
 		ContainSubstring(fmt.Sprintf("sfmctoken_token_expiry_timestamp_seconds%s %v", labels, float64(seen.Status.ExpiresAt.Unix()))),
 		ContainSubstring(fmt.Sprintf(`sfmctoken_token_requests_total{auth_host=%q,result="issued"} 1`, w.sfmc.Host())),
-		ContainSubstring("\nsfmctoken_refresh_overdue_seconds 0\n"),
+		ContainSubstring("sfmctoken_refresh_overdue_seconds"+labels+" 0\n"),
+		ContainSubstring("sfmctoken_suspended"+labels+" 0\n"),
+		ContainSubstring("sfmctoken_target_contested"+labels+" 0\n"),
 		ContainSubstring(`sfmctoken_token_request_duration_seconds_count`),
 	))
 	w.Expect(admin.Delete(w.ctx, token)).To(Succeed())
@@ -151,7 +153,7 @@ func TestMetricsTellWhatWaitsAtAHostAndHowLateItIs(t *testing.T) {
 	text := func() string { return w.everythingThatPeopleSee()["metrics"] }
 	shows := func(overdue, waiting string) {
 		t.Helper()
-		w.Eventually(text).Should(ContainSubstring("\nsfmctoken_refresh_overdue_seconds " + overdue + "\n"))
+		w.Eventually(func() string { return w.gauge("sfmctoken_refresh_overdue_seconds", "journeys") }).Should(Equal(overdue))
 		for _, metric := range []string{"sfmctoken_token_requests_waiting", "sfmctoken_clients_paused"} {
 			w.Expect(text()).To(ContainSubstring(fmt.Sprintf("\n%s{auth_host=%q} %s\n", metric, w.sfmc.Host(), waiting)))
 		}
@@ -166,6 +168,21 @@ func TestMetricsTellWhatWaitsAtAHostAndHowLateItIs(t *testing.T) {
 	w.Eventually(w.sfmc.Issued).Should(Equal(2))
 	w.ready("journeys")
 	shows("0", "0")
+}
+
+func TestMetricsTellWhoIsSuspendedAndWhoseTargetIsContested(t *testing.T) {
+	w := newWorld(t)
+	suspended(w)
+	w.token("contested")
+	w.ready("contested")
+	w.rival("contested", "access_token")
+	w.says("contested", contested)
+	for _, row := range []struct{ name, suspended, contested string }{{"journeys", "1", "0"}, {"contested", "0", "1"}} {
+		w.Eventually(func() string { return w.gauge("sfmctoken_suspended", row.name) }).Should(Equal(row.suspended))
+		w.Eventually(func() string { return w.gauge("sfmctoken_target_contested", row.name) }).Should(Equal(row.contested))
+	}
+	w.step(time.Hour)
+	w.Expect(w.gauge("sfmctoken_refresh_overdue_seconds", "journeys")).To(Equal("–"), "while suspended nothing is due")
 }
 
 // TestTheRoleIsEnoughAndNoMore: that it is enough is shown by every test here, since the operator runs with it.

@@ -104,6 +104,14 @@ var gauges = []gauge{
 		func(s *v1alpha1.SFMCTokenStatus, _ time.Time) float64 { return truth(s, v1alpha1.ConditionStalled) }),
 	newGauge("sfmctoken_consecutive_failures", "Failed attempts to get a new token since the last success.",
 		func(s *v1alpha1.SFMCTokenStatus, _ time.Time) float64 { return float64(s.ConsecutiveFailures) }),
+	newGauge("sfmctoken_suspended", "1 while spec.suspend is true and no token is asked for, else 0.",
+		func(s *v1alpha1.SFMCTokenStatus, _ time.Time) float64 { return truth(s, v1alpha1.ConditionSuspended) }),
+	newGauge("sfmctoken_target_contested", "1 while somebody else keeps changing the target Secret, else 0.",
+		func(s *v1alpha1.SFMCTokenStatus, _ time.Time) float64 {
+			return truth(s, v1alpha1.ConditionTargetContested)
+		}),
+	newGauge("sfmctoken_refresh_overdue_seconds",
+		"How late the token's refresh is, in seconds; 0 while it isn't due.", overdue),
 	newGauge("sfmctoken_client_secret_expiry_timestamp_seconds",
 		"When the client secret expires, in Unix time, as client_secret_expires_at says.",
 		func(s *v1alpha1.SFMCTokenStatus, _ time.Time) float64 { return unixTime(s.ClientSecretExpiresAt) }),
@@ -124,6 +132,14 @@ func isReady(status *v1alpha1.SFMCTokenStatus, now time.Time) float64 {
 	return truth(status, v1alpha1.ConditionReady)
 }
 
+// overdue is unknown without a token, or while suspended: then nothing is due.
+func overdue(status *v1alpha1.SFMCTokenStatus, now time.Time) float64 {
+	if status.RefreshAt == nil {
+		return math.NaN()
+	}
+	return max(now.Sub(status.RefreshAt.Time), 0).Seconds()
+}
+
 func truth(status *v1alpha1.SFMCTokenStatus, condition string) float64 {
 	if meta.IsStatusConditionTrue(status.Conditions, condition) {
 		return 1
@@ -139,9 +155,6 @@ var (
 		[]string{"auth_host"}, nil)
 	clientsPaused = prometheus.NewDesc("sfmctoken_clients_paused",
 		"Clients that are throttled, with requests that wait for the end of that.", []string{"auth_host"}, nil)
-	refreshOverdue = prometheus.NewDesc("sfmctoken_refresh_overdue_seconds",
-		"How late the latest refresh is, of all tokens that were to be replaced and aren't yet; 0 if none is.",
-		nil, nil)
 )
 
 func registerTokenMetrics(mgr ctrl.Manager, issuer *issuer.Issuer, clock clock.PassiveClock) error {
@@ -153,7 +166,7 @@ func registerTokenMetrics(mgr ctrl.Manager, issuer *issuer.Issuer, clock clock.P
 
 // Describe implements prometheus.Collector.
 func (c *tokenMetrics) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{requestsInFlight, requestsWaiting, clientsPaused, refreshOverdue} {
+	for _, desc := range []*prometheus.Desc{requestsInFlight, requestsWaiting, clientsPaused} {
 		descs <- desc
 	}
 	for _, gauge := range gauges {
@@ -178,17 +191,13 @@ func (c *tokenMetrics) Collect(collected chan<- prometheus.Metric) {
 		collected <- prometheus.NewInvalidMetric(gauges[0].desc, err)
 		return
 	}
-	now, overdue := c.clock.Now(), time.Duration(0)
+	now := c.clock.Now()
 	for i := range tokens.Items {
 		obj := &tokens.Items[i]
-		if obj.Status.RefreshAt != nil {
-			overdue = max(overdue, now.Sub(obj.Status.RefreshAt.Time))
-		}
 		for _, g := range gauges {
 			if value := g.value(&obj.Status, now); !math.IsNaN(value) {
 				tell(g.desc, value, obj.Namespace, obj.Name)
 			}
 		}
 	}
-	tell(refreshOverdue, overdue.Seconds())
 }
