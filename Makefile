@@ -19,7 +19,8 @@ BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
 MODULES   := . hack/localcluster hack/tools/chart-docs hack/tools/release test
 CHART     := charts/sfmctoken-operator
-INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest crdify)
+INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest crdify promtool)
+RULES     := config/prometheus-rules
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,13 +91,14 @@ node: $(BIN)/localcluster ## Run a cluster with a node until Ctrl-C (needs root 
 
 ##@ Working on it
 
-generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/chart-docs ## Make deepcopy, CRD, RBAC and docs/api.md from the Go types, and what the chart has of them.
+generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/chart-docs ## Make deepcopy, CRD, RBAC and docs/api.md from the Go types, the plain file of alerts, and what the chart has of them.
 	$(BIN)/controller-gen object paths=./api/...
 	$(BIN)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(BIN)/controller-gen rbac:roleName=sfmctoken-operator paths=./internal/controller/... output:rbac:dir=config/rbac
 	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --templates-dir=hack/tools/crd-ref-docs/templates --renderer=markdown --output-path=docs/api.md --log-level=ERROR
 	cp config/crd/bases/*.yaml $(CHART)/files/crds/
-	cp config/rbac/role.yaml $(CHART)/files/
+	{ echo '# Made by make generate, of prometheus_rule.yaml.'; sed '1,/^spec:/d; s/^  //' $(RULES)/prometheus_rule.yaml; } > $(RULES)/alerts.yaml
+	cp config/rbac/role.yaml $(RULES)/prometheus_rule.yaml $(CHART)/files/
 	cp $(filter-out %/kustomization.yaml,$(wildcard config/components/admission-policies/*.yaml)) $(CHART)/files/admission-policies/
 	$(BIN)/chart-docs $(CHART)
 
@@ -172,6 +174,7 @@ tool_release        = .
 tool_helm           = helm.sh/helm/v4/cmd/helm
 tool_helm3          = helm.sh/helm/v3/cmd/helm
 tool_helm-unittest  = github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+tool_promtool       = -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
 

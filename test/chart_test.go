@@ -177,6 +177,7 @@ func TestTheChartMakesWhatConfigDoes(t *testing.T) {
 	}{
 		{"", []string{"default"}},
 		{"metrics: {serviceMonitor: {enabled: true}}", []string{"default", "prometheus"}},
+		{"prometheusRule: {enabled: true}", []string{"default", "prometheus-rules"}},
 		{"rbac: {ownerReferences: true}", []string{"default", "owner-references"}},
 		{"admissionPolicies: {enabled: true}", []string{"components/admission-policies"}},
 	} {
@@ -236,12 +237,14 @@ func TestTheChartsRolesInNamespacesGiveWhatTheClusterRoleDoes(t *testing.T) {
 
 func TestTheChartsCopiesAreThoseOfConfig(t *testing.T) {
 	g := NewWithT(t)
-	role := func(path string) string {
+	text := func(path string) string {
 		raw, err := os.ReadFile(harness.Path(path))
 		g.Expect(err).NotTo(HaveOccurred())
 		return string(raw)
 	}
-	g.Expect(role(chart+"/files/role.yaml")).To(Equal(role("config/rbac/role.yaml")), "run make generate")
+	for copied, original := range map[string]string{"role.yaml": "config/rbac", "prometheus_rule.yaml": "config/prometheus-rules"} {
+		g.Expect(text(chart+"/files/"+copied)).To(Equal(text(original+"/"+copied)), "run make generate")
+	}
 	for copied, original := range map[string]string{"crds": "crd/bases", "admission-policies": "components/admission-policies"} {
 		read := func(elements ...string) map[string]string {
 			files, err := filepath.Glob(harness.Path(append(elements, "*.yaml")...))
@@ -328,6 +331,8 @@ var chartValues = map[string]struct {
 	"podLabels":                            {values: "podLabels: {example.com/a: b}", comes: []string{"        example.com/a: b\n"}},
 	"podSecurityContext":                   {values: "podSecurityContext: {runAsUser: 1234}", comes: []string{"runAsUser: 1234"}},
 	"priorityClassName":                    {values: "priorityClassName: high", comes: []string{"priorityClassName: high"}},
+	"prometheusRule.enabled":               {values: "prometheusRule: {enabled: true}", comes: []string{"kind: PrometheusRule"}},
+	"prometheusRule.labels":                {values: "prometheusRule: {enabled: true, labels: {release: prometheus}}", comes: []string{"release: prometheus"}},
 	"proxy.httpsProxy": {values: "proxy: {httpsProxy: 'http://proxy.example.com:3128'}",
 		comes: []string{`value: "http://proxy.example.com:3128"`, `value: "$(KUBERNETES_SERVICE_HOST)"`, "- port: 3128"}},
 	"proxy.noProxy": {values: "proxy: {httpsProxy: 'https://proxy.example.com', noProxy: gateway.example.com}",
