@@ -242,8 +242,8 @@ func (i *Issuer) Newest(held *token.Token, identities []string) *token.Token {
 	return held
 }
 
-// Timed returns a held token by both clocks, if it was issued to this process: what is recorded of it in a Secret has the
-// wall clock's times alone, and that may have been set since.
+// Timed returns a held token with its times by both clocks, if it was issued to this process. What a Secret records are
+// times by the wall clock alone, which may have been set since.
 func (i *Issuer) Timed(held *token.Token) *token.Token {
 	if held == nil {
 		return nil
