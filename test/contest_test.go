@@ -3,7 +3,6 @@ package test
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
@@ -157,10 +155,6 @@ func TestATargetThatIsDeletedAgainAndAgainComesBackEverMoreSlowly(t *testing.T) 
 // altered has an admission policy set a key of every Secret that is written with the operator's label.
 func (w *world) altered(key string) {
 	w.t.Helper()
-	_, err := admin.RESTMapper().RESTMapping(schema.GroupKind{Group: admissionv1.GroupName, Kind: "MutatingAdmissionPolicy"}, "v1")
-	if meta.IsNoMatchError(err) && cluster.AssetsDir() == os.Getenv("KUBEBUILDER_ASSETS") {
-		w.t.Skip("an older Kubernetes has no such policies: ", err) // make compat
-	}
 	name := metav1.ObjectMeta{Name: w.ns}
 	policy, binding := &admissionv1.MutatingAdmissionPolicy{ObjectMeta: name}, &admissionv1.MutatingAdmissionPolicyBinding{ObjectMeta: name}
 	fail := admissionv1.Fail
