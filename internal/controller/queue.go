@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"cmp"
+	"container/heap"
 	"sync"
 	"time"
 
@@ -34,8 +36,8 @@ func fairly(mgr ctrl.Manager, name string, workers int, clock clock.WithTicker) 
 	}, mgr.AddHealthzCheck(name+"-workers", fair.check)
 }
 
-// fairQueue is client-go's work queue, but that namespaces take turns, and that one namespace occupies at most half of
-// the workers: whatever a tenant does, others wait for little of it.
+// fairQueue is client-go's work queue, but that namespaces share the workers, and that one namespace occupies at most
+// half of them: whatever a tenant does, others wait for little of it.
 type fairQueue struct {
 	*workqueue.Typed[reconcile.Request]
 	clock clock.WithTicker
@@ -81,7 +83,7 @@ func (q *fairQueue) Get() (reconcile.Request, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pulse.begin()
-	for q.turns.order.Len() == 0 && (q.turns.Len() > 0 || !q.ShuttingDown()) {
+	for q.turns.next.Len() == 0 && (q.turns.Len() > 0 || !q.ShuttingDown()) {
 		q.ready.Wait()
 	}
 	return q.Typed.Get() // at once
@@ -101,7 +103,7 @@ func (q *fairQueue) Done(item reconcile.Request) {
 func (q *fairQueue) wake() {
 	if q.ShuttingDown() {
 		q.ready.Broadcast() // those whom nothing is left for must end
-	} else if q.turns.order.Len() > 0 {
+	} else if q.turns.next.Len() > 0 {
 		q.ready.Signal()
 	}
 }
@@ -122,29 +124,30 @@ func (q *fairQueue) ShutDownWithDrain() {
 	q.wake()
 }
 
-// turns are the items that wait, in the order in which they come: their namespaces take turns, and within a namespace
-// they are first in, first out. It is the part of client-go's queue that holds the items.
+// turns are the items that wait, in the order in which they come: first a namespace of which fewest are worked on, of
+// those the one that has waited longest, and within a namespace first in, first out. So a namespace whose items take
+// long has no more workers at a time than others need. It is the part of client-go's queue that holds the items.
 type turns struct {
 	limit   int // how many items of one namespace may be worked on at once
 	waiting int
 	working int
 	// namespaces are those with items that wait or are worked on.
 	namespaces map[string]*namespaceItems
-	// order has the namespaces with items that may be worked on now, each once.
-	order workqueue.Queue[*namespaceItems]
+	// next has the namespaces with items that may be worked on now.
+	next nextNamespaces
+	// given counts the places in next.
+	given int
 }
 
 type namespaceItems struct {
 	waiting workqueue.Queue[reconcile.Request]
 	working int
+	// place is when it came into next, index where it is in it.
+	place, index int
 }
 
 func newTurns(limit int) *turns {
-	return &turns{
-		limit:      limit,
-		namespaces: map[string]*namespaceItems{},
-		order:      workqueue.DefaultQueue[*namespaceItems](),
-	}
+	return &turns{limit: limit, namespaces: map[string]*namespaceItems{}}
 }
 
 // Touch implements workqueue.Queue: an item that is added again keeps its place.
@@ -164,22 +167,29 @@ func (t *turns) Push(item reconcile.Request) {
 	}
 	of.waiting.Push(item)
 	t.waiting++
-	if of.waiting.Len() == 1 && of.working < t.limit {
-		t.order.Push(of)
+	if of.waiting.Len() == 1 {
+		t.mayGo(of)
 	}
 }
 
 // Pop implements workqueue.Queue. Somebody must have a turn.
 func (t *turns) Pop() reconcile.Request {
-	of := t.order.Pop()
-	item := of.waiting.Pop()
+	of := heap.Pop(&t.next).(*namespaceItems) //nolint:forcetypeassert // nothing else is in it
 	t.waiting--
 	t.working++
 	of.working++
-	if of.waiting.Len() > 0 && of.working < t.limit {
-		t.order.Push(of)
-	}
+	item := of.waiting.Pop()
+	t.mayGo(of)
 	return item
+}
+
+// mayGo gives a place to a namespace that has none, if one of its items may be worked on.
+func (t *turns) mayGo(of *namespaceItems) {
+	if of.waiting.Len() > 0 && of.working < t.limit {
+		t.given++
+		of.place = t.given
+		heap.Push(&t.next, of)
+	}
 }
 
 // done says that an item is not worked on any more.
@@ -188,11 +198,41 @@ func (t *turns) done(item reconcile.Request) {
 	t.working--
 	of.working--
 	switch {
-	case of.waiting.Len() > 0 && of.working == t.limit-1:
-		t.order.Push(of)
 	case of.waiting.Len()+of.working == 0:
 		delete(t.namespaces, item.Namespace)
+	case of.working == t.limit-1:
+		t.mayGo(of)
+	case of.waiting.Len() > 0:
+		heap.Fix(&t.next, of.index)
 	}
+}
+
+// nextNamespaces implements heap.Interface.
+type nextNamespaces []*namespaceItems
+
+func (n nextNamespaces) Len() int { return len(n) }
+
+func (n nextNamespaces) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(n[i].working, n[j].working), cmp.Compare(n[i].place, n[j].place)) < 0
+}
+
+func (n nextNamespaces) Swap(i, j int) {
+	n[i], n[j] = n[j], n[i]
+	n[i].index, n[j].index = i, j
+}
+
+func (n *nextNamespaces) Push(of any) {
+	last := of.(*namespaceItems) //nolint:forcetypeassert // nothing else is in it
+	last.index = len(*n)
+	*n = append(*n, last)
+}
+
+func (n *nextNamespaces) Pop() any {
+	last := len(*n) - 1
+	of := (*n)[last]
+	(*n)[last] = nil
+	*n = (*n)[:last]
+	return of
 }
 
 // queueDelay is how long the queue waits after an error. The usual 1,000 s are almost a token's life.

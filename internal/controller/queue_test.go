@@ -38,13 +38,13 @@ func takes(q queue, count int) []reconcile.Request {
 // takeAll returns what a worker does that never has to wait, at least one item.
 func takeAll(q queue, fair *fairQueue) []reconcile.Request {
 	var items []reconcile.Request
-	for fair.turns.order.Len() > 0 {
+	for fair.turns.next.Len() > 0 {
 		items = append(items, takes(q, 1)...)
 	}
 	return items
 }
 
-func TestNamespacesTakeTurns(t *testing.T) {
+func TestNamespacesShareTheWorkers(t *testing.T) {
 	g := NewWithT(t)
 	_, q := started(32)
 	defer q.ShutDown()
@@ -57,8 +57,35 @@ func TestNamespacesTakeTurns(t *testing.T) {
 	g.Expect(takes(q, 6)).To(Equal([]reconcile.Request{
 		item("flood", 0), item("small", 0), item("other", 0), item("flood", 1), item("other", 1), item("flood", 2),
 	}))
-	q.Add(item("small", 1))
-	g.Expect(takes(q, 2)).To(Equal([]reconcile.Request{item("flood", 3), item("small", 1)}), "the next but one")
+	for i := range 2 {
+		q.Add(item("small", i+1))
+	}
+	g.Expect(takes(q, 3)).To(Equal([]reconcile.Request{item("small", 1), item("small", 2), item("flood", 3)}),
+		"as many of each are worked on before it is the longer's turn")
+	q.Done(item("flood", 0))
+	q.Add(item("small", 3))
+	g.Expect(takes(q, 2)).To(Equal([]reconcile.Request{item("flood", 4), item("small", 3)}), "each done makes room for one")
+}
+
+func TestANamespaceWhoseItemsTakeLongLeavesOthersTheirPace(t *testing.T) {
+	g := NewWithT(t)
+	_, q := started(8)
+	defer q.ShutDown()
+	for i := range 100 {
+		for _, slow := range []string{"slow", "slower", "slowest"} {
+			q.Add(item(slow, i))
+		}
+	}
+	underWay := takes(q, 8)
+	for i := range 40 {
+		q.Add(item("quick", i))
+	}
+	q.Done(underWay[0])
+	for i := range 40 {
+		g.Expect(takes(q, 1)).To(Equal([]reconcile.Request{item("quick", i)}), "one worker is enough for it, and it has that")
+		q.Done(item("quick", i))
+	}
+	g.Expect(takes(q, 1)).To(Equal([]reconcile.Request{item("slowest", 2)}), "who has fewest under way, and waited longest")
 }
 
 func TestOneNamespaceOccupiesHalfOfTheWorkers(t *testing.T) {
@@ -170,7 +197,7 @@ func TestTheQueueKeepsItsRules(t *testing.T) {
 		defer q.ShutDown()
 		waiting, again := map[string][]reconcile.Request{}, map[reconcile.Request]bool{}
 		var underWay []reconcile.Request
-		passed := map[string]int{} // turns of others since a namespace could have had one
+		passed := map[string]int{} // turns of others since a namespace of which no more are under way could have had one
 		ofNamespace := func(namespace string) int {
 			count := 0
 			for _, one := range underWay {
@@ -193,8 +220,13 @@ func TestTheQueueKeepsItsRules(t *testing.T) {
 			g.Expect(mayGo(next.Namespace)).To(BeTrue())
 			g.Expect(next).To(Equal(waiting[next.Namespace][0]), "first in, first out")
 			for _, namespace := range namespaces {
-				if passed[namespace]++; namespace == next.Namespace || !mayGo(namespace) {
+				switch {
+				case namespace == next.Namespace || !mayGo(namespace):
 					passed[namespace] = 0
+				case ofNamespace(namespace) == ofNamespace(next.Namespace):
+					passed[namespace]++
+				default:
+					g.Expect(ofNamespace(next.Namespace)).To(BeNumerically("<", ofNamespace(namespace)), "who has fewest goes first")
 				}
 				g.Expect(passed[namespace]).To(BeNumerically("<", len(namespaces)), "every namespace has its turn")
 			}
@@ -242,7 +274,7 @@ func TestTheQueueKeepsItsRules(t *testing.T) {
 					}
 				}
 				g.Expect(q.Len()).To(Equal(count))
-				g.Expect(fair.turns.order.Len() > 0).To(Equal(slices.ContainsFunc(namespaces, mayGo)))
+				g.Expect(fair.turns.next.Len() > 0).To(Equal(slices.ContainsFunc(namespaces, mayGo)))
 				g.Expect(fair.turns.namespaces).To(HaveLen(busy), "nothing is kept of a namespace without items")
 				g.Expect(fair.turns.isIdle()).To(Equal(busy == 0))
 			},
