@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck gitops generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -60,6 +60,9 @@ e2e: ## Run the image on a node, with consumers in pods (needs root on Linux wit
 
 e2e-image: ## Write the image that e2e needs beside the operator's, to be loaded into a cluster of your own.
 	cd test && go run ./e2e/image
+
+gitops: ## Run config/argocd by Argo CD's own engine.
+	cd test/argocd && go vet ./... && go test -count=1 ./...
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \

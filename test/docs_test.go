@@ -191,7 +191,9 @@ func TestDocsCommandsRun(t *testing.T) {
 	w := newRealTimeWorld(t, sfmctest.Options{})
 	w.startProcess()
 	w.ns = "marketing" // the namespace that the commands make
-	t.Cleanup(func() { removeNamespaces(t, "marketing", "sales", "marketing-emea", "sfmc-platform") })
+	t.Cleanup(func() { removeNamespaces(t, "marketing", "sales", "marketing-emea", "sfmc-platform", "argocd") })
+	argoCD := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "argocd", Name: "argocd-cm"}} // as Argo CD makes it
+	w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: argoCD.Namespace}}, argoCD)
 	t.Cleanup(func() { removePolicies(t) })
 	shell := w.newShell()
 	skipped := maps.Clone(notRun)
@@ -218,6 +220,8 @@ func TestDocsCommandsRun(t *testing.T) {
 	w.Expect(ran).To(BeNumerically(">=", 9))
 	w.Expect(w.alive(w.held("journeys-emea-token"), "510004567")).To(BeTrue(), "the reader has a token for the business unit")
 	w.Expect(w.alive(w.held("package-owner"), "510000001")).To(BeTrue())
+	w.Expect(admin.Get(w.ctx, client.ObjectKeyFromObject(argoCD), argoCD)).To(Succeed())
+	w.Expect(argoCD.Data).To(HaveKey("resource.customizations.health.sfmctoken.dev_SFMCToken"))
 	w.Expect(w.sfmc.CountFor(w.sampleClientID(), "510004567")).To(Equal(3), "one request for the first token, one for each refresh that the reader asks for")
 }
 

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -20,6 +22,7 @@ import (
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/yaml"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
@@ -117,7 +120,7 @@ func suspended(w *world) {
 	w.says("journeys", "Suspended=True Suspended")
 }
 
-var writeStates = flag.Bool("write-states", false, "Write the table of docs/conditions.md anew, for a person to review.")
+var writeStates = flag.Bool("write-states", false, "Write the table of docs/conditions.md and the objects in config/argocd anew, for a person to review.")
 
 func TestEachStateLooksTheSameToAllWhoLook(t *testing.T) {
 	g := NewWithT(t)
@@ -128,13 +131,16 @@ func TestEachStateLooksTheSameToAllWhoLook(t *testing.T) {
 			w := newWorld(t)
 			state.reach(w)
 			look := func() []string { return append([]string{state.name}, w.looks("journeys")...) }
+			kept := func() { w.isKept(w.get("journeys"), "SFMCToken", fmt.Sprintf("%02d.yaml", n+1), state.name) }
 			if *writeStates {
 				w.Eventually(w.settled(look), patience, time.Second).Should(BeTrue())
 				seen.WriteString("| " + strings.Join(look(), " | ") + " |\n")
+				kept()
 				return
 			}
 			w.Expect(len(documented)).To(BeNumerically(">", n), "it has a row")
 			w.Eventually(look).Should(Equal(documented[n]), "this is the row")
+			kept()
 		})
 	}
 	if !*writeStates {
@@ -182,6 +188,76 @@ func (w *world) looks(name string) []string {
 		row[i] = or(w.withoutNames(row[i]))
 	}
 	return row
+}
+
+// argoCD is what Argo CD is to know.
+const argoCD = "config/argocd/resource_customizations/sfmctoken.dev"
+
+// isKept compares an object as the operator left it with the one that Argo CD is tried with, or writes that anew.
+func (w *world) isKept(object client.Object, kind, file, state string) {
+	w.t.Helper()
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	w.Expect(err).NotTo(HaveOccurred())
+	metadata := content["metadata"].(map[string]any)
+	for _, field := range []string{"uid", "resourceVersion", "managedFields"} {
+		delete(metadata, field)
+	}
+	content["apiVersion"], content["kind"] = v1alpha1.GroupVersion.String(), kind
+	raw, err := json.Marshal(content)
+	w.Expect(err).NotTo(HaveOccurred())
+	names := strings.NewReplacer("TIME", "2026-01-01T00:00:00Z", object.GetNamespace(), "sfmc-platform")
+	text, err := yaml.JSONToYAML([]byte(names.Replace(w.withoutNames(string(raw)))))
+	w.Expect(err).NotTo(HaveOccurred())
+	text = append([]byte("# "+state+"\n"), text...)
+	path := harness.Path(argoCD, kind, "testdata", file)
+	if *writeStates {
+		w.Expect(os.WriteFile(path, text, 0o600)).To(Succeed())
+		return
+	}
+	kept, err := os.ReadFile(path) //nolint:gosec // a file of this repository
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Expect(string(text)).To(Equal(string(kept)), "what Argo CD is tried with")
+}
+
+// grantStates are those of an SFMCAccessGrant, by the files that they are kept in.
+var grantStates = []struct {
+	file   string
+	change func(*v1alpha1.SFMCAccessGrant)
+	reason string // of the condition Ready; none if no operator looks at it
+}{
+	{"not_looked_at.yaml", func(*v1alpha1.SFMCAccessGrant) {}, ""},
+	{"in_force.yaml", func(*v1alpha1.SFMCAccessGrant) {}, v1alpha1.ReasonInForce},
+	{"selector_invalid.yaml", func(grant *v1alpha1.SFMCAccessGrant) {
+		wrong := []metav1.LabelSelectorRequirement{{Key: "region", Operator: "Is", Values: []string{"emea"}}}
+		grant.Spec.From = []v1alpha1.AccessGrantFrom{{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: wrong}}}
+	}, v1alpha1.ReasonSelectorInvalid},
+	{"deleted.yaml", func(grant *v1alpha1.SFMCAccessGrant) { grant.Finalizers = []string{"example.com/keep"} }, v1alpha1.ReasonInForce},
+}
+
+func TestEachStateOfAGrantIsWhatArgoCDIsTriedWith(t *testing.T) {
+	for _, state := range grantStates {
+		t.Run(state.file, func(t *testing.T) {
+			w := newWorld(t)
+			if state.reason == "" {
+				w.stopOperator()
+			}
+			grant := w.grant(w.platform(), "emea", state.change)
+			read := func() (reason string) {
+				w.Expect(admin.Get(w.ctx, client.ObjectKeyFromObject(grant), grant)).To(Succeed())
+				if ready := meta.FindStatusCondition(grant.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+					reason = ready.Reason
+				}
+				return reason
+			}
+			w.Eventually(read).Should(Equal(state.reason))
+			if len(grant.Finalizers) > 0 {
+				w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
+				w.Expect(read()).To(Equal(state.reason))
+				defer change(w, grant.DeepCopy(), func(gone *v1alpha1.SFMCAccessGrant) { gone.Finalizers = nil })
+			}
+			w.isKept(grant, "SFMCAccessGrant", state.file, strings.ReplaceAll(strings.TrimSuffix(state.file, ".yaml"), "_", " "))
+		})
+	}
 }
 
 var (
