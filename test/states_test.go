@@ -131,7 +131,10 @@ func TestEachStateLooksTheSameToAllWhoLook(t *testing.T) {
 			w := newWorld(t)
 			state.reach(w)
 			look := func() []string { return append([]string{state.name}, w.looks("journeys")...) }
-			kept := func() { w.isKept(w.get("journeys"), "SFMCToken", fmt.Sprintf("%02d.yaml", n+1), state.name) }
+			kept := func() {
+				read := func() client.Object { return w.get("journeys") }
+				w.isKept(read, "SFMCToken", fmt.Sprintf("%02d.yaml", n+1), state.name)
+			}
 			if *writeStates {
 				w.Eventually(w.settled(look), patience, time.Second).Should(BeTrue())
 				seen.WriteString("| " + strings.Join(look(), " | ") + " |\n")
@@ -193,9 +196,22 @@ func (w *world) looks(name string) []string {
 // argoCD is what Argo CD is to know.
 const argoCD = "config/argocd/resource_customizations/sfmctoken.dev"
 
-// isKept compares an object as the operator left it with the one that Argo CD is tried with, or writes that anew.
-func (w *world) isKept(object client.Object, kind, file, state string) {
+// isKept waits until an object is as the one that Argo CD is tried with, or writes that anew.
+func (w *world) isKept(read func() client.Object, kind, file, state string) {
 	w.t.Helper()
+	path := harness.Path(argoCD, kind, "testdata", file)
+	look := func() string { return "# " + state + "\n" + w.withoutIdentity(read(), kind) }
+	if *writeStates {
+		w.Expect(os.WriteFile(path, []byte(look()), 0o600)).To(Succeed())
+		return
+	}
+	kept, err := os.ReadFile(path) //nolint:gosec // a file of this repository
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Eventually(look).Should(Equal(string(kept)), "what Argo CD is tried with")
+}
+
+// withoutIdentity is an object as YAML, but for what is another in each run.
+func (w *world) withoutIdentity(object client.Object, kind string) string {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	w.Expect(err).NotTo(HaveOccurred())
 	metadata := content["metadata"].(map[string]any)
@@ -208,15 +224,7 @@ func (w *world) isKept(object client.Object, kind, file, state string) {
 	names := strings.NewReplacer("TIME", "2026-01-01T00:00:00Z", object.GetNamespace(), "sfmc-platform")
 	text, err := yaml.JSONToYAML([]byte(names.Replace(w.withoutNames(string(raw)))))
 	w.Expect(err).NotTo(HaveOccurred())
-	text = append([]byte("# "+state+"\n"), text...)
-	path := harness.Path(argoCD, kind, "testdata", file)
-	if *writeStates {
-		w.Expect(os.WriteFile(path, text, 0o600)).To(Succeed())
-		return
-	}
-	kept, err := os.ReadFile(path) //nolint:gosec // a file of this repository
-	w.Expect(err).NotTo(HaveOccurred())
-	w.Expect(string(text)).To(Equal(string(kept)), "what Argo CD is tried with")
+	return string(text)
 }
 
 // grantStates are those of an SFMCAccessGrant, by the files that they are kept in.
@@ -242,20 +250,23 @@ func TestEachStateOfAGrantIsWhatArgoCDIsTriedWith(t *testing.T) {
 				w.stopOperator()
 			}
 			grant := w.grant(w.platform(), "emea", state.change)
-			read := func() (reason string) {
+			read := func() client.Object {
 				w.Expect(admin.Get(w.ctx, client.ObjectKeyFromObject(grant), grant)).To(Succeed())
+				return grant
+			}
+			reason := func() (reason string) {
+				read()
 				if ready := meta.FindStatusCondition(grant.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
 					reason = ready.Reason
 				}
 				return reason
 			}
-			w.Eventually(read).Should(Equal(state.reason))
+			w.Eventually(reason).Should(Equal(state.reason))
 			if len(grant.Finalizers) > 0 {
 				w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
-				w.Expect(read()).To(Equal(state.reason))
 				defer change(w, grant.DeepCopy(), func(gone *v1alpha1.SFMCAccessGrant) { gone.Finalizers = nil })
 			}
-			w.isKept(grant, "SFMCAccessGrant", state.file, strings.ReplaceAll(strings.TrimSuffix(state.file, ".yaml"), "_", " "))
+			w.isKept(read, "SFMCAccessGrant", state.file, strings.ReplaceAll(strings.TrimSuffix(state.file, ".yaml"), "_", " "))
 		})
 	}
 }

@@ -125,8 +125,9 @@ func (q *fairQueue) ShutDownWithDrain() {
 }
 
 // turns are the items that wait, in the order in which they come: first a namespace of which fewest are worked on, of
-// those the one that has waited longest, and within a namespace first in, first out. So a namespace whose items take
-// long has no more workers at a time than others need. It is the part of client-go's queue that holds the items.
+// those the one that has waited longest, and within a namespace first in, first out. So what is shared is the workers'
+// time: a namespace whose items take long gets no more of it than another one that has work. It is the part of
+// client-go's queue that holds the items.
 type turns struct {
 	limit   int // how many items of one namespace may be worked on at once
 	waiting int

@@ -80,7 +80,7 @@ func TestTheConfigMapHasTheScripts(t *testing.T) {
 	}
 	text, err := yaml.Marshal(want)
 	g.Expect(err).NotTo(HaveOccurred())
-	whole := "# To be merged into Argo CD's own ConfigMap; made of the scripts beside it: go test ./argocd -write\n" + string(text)
+	whole := "# To be merged into Argo CD's own ConfigMap; made of the scripts beside it by: cd test/argocd && go test . -write\n" + string(text)
 	if *write {
 		g.Expect(os.WriteFile(configMap, []byte(whole), 0o600)).To(Succeed())
 	}
