@@ -239,7 +239,7 @@ var grantStates = []struct {
 		wrong := []metav1.LabelSelectorRequirement{{Key: "region", Operator: "Is", Values: []string{"emea"}}}
 		grant.Spec.From = []v1alpha1.AccessGrantFrom{{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: wrong}}}
 	}, v1alpha1.ReasonSelectorInvalid},
-	{"deleted.yaml", func(grant *v1alpha1.SFMCAccessGrant) { grant.Finalizers = []string{"example.com/keep"} }, v1alpha1.ReasonInForce},
+	{"deleted.yaml", func(grant *v1alpha1.SFMCAccessGrant) { grant.Finalizers = []string{"example.com/keep"} }, v1alpha1.ReasonTerminating},
 }
 
 func TestEachStateOfAGrantIsWhatArgoCDIsTriedWith(t *testing.T) {
@@ -261,11 +261,11 @@ func TestEachStateOfAGrantIsWhatArgoCDIsTriedWith(t *testing.T) {
 				}
 				return reason
 			}
-			w.Eventually(reason).Should(Equal(state.reason))
 			if len(grant.Finalizers) > 0 {
 				w.Expect(admin.Delete(w.ctx, grant)).To(Succeed())
 				defer change(w, grant.DeepCopy(), func(gone *v1alpha1.SFMCAccessGrant) { gone.Finalizers = nil })
 			}
+			w.Eventually(reason).Should(Equal(state.reason))
 			w.isKept(read, "SFMCAccessGrant", state.file, strings.ReplaceAll(strings.TrimSuffix(state.file, ".yaml"), "_", " "))
 		})
 	}

@@ -6,6 +6,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const (
 	// ReasonInForce says that all of the grant counts.
 	ReasonInForce = "InForce"
+	// ReasonTerminating says that the grant is being deleted, and that none of it counts.
+	ReasonTerminating = "Terminating"
 )
 
 // Reasons of the Stalled condition of an SFMCAccessGrant: a person must act.

@@ -159,6 +159,11 @@ func (r *grantReconciler) reportGrant(grant *v1alpha1.SFMCAccessGrant) {
 			LastTransitionTime: metav1.NewTime(r.clock.Now().Truncate(time.Second)),
 		})
 	}
+	if !grant.DeletionTimestamp.IsZero() {
+		meta.RemoveStatusCondition(&grant.Status.Conditions, v1alpha1.ConditionStalled)
+		set(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "grants nothing: it is being deleted")
+		return
+	}
 	for i, from := range grant.Spec.From {
 		if reason, message := r.mistakeIn(from); reason != "" {
 			message = fmt.Sprintf("from[%d].namespaceSelector grants nothing: %s", i, message)
