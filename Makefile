@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck gitops generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck gitops generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -19,7 +19,8 @@ BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
 MODULES   := . hack/localcluster hack/tools/chart-docs hack/tools/release test
 CHART     := charts/sfmctoken-operator
-INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest crdify promtool)
+INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest promtool)
+CHECK_TOOLS := golangci-lint kustomize actionlint govulncheck controller-gen crd-ref-docs chart-docs
 RULES     := config/prometheus-rules
 # It works with MutatingAdmissionPolicy v1.
 NOT_ON_OLDER := TestAPolicyThatChangesEveryWriteIsNamedAndReadyStaysTrue
@@ -32,9 +33,13 @@ help: ## Show this.
 demo: control-plane ## Show the operator at work on a control plane of its own; cleans up after itself.
 	cd test && go run ./demo
 
-test: lint check-generate unit integration faults fuzz ## Run every check and test that needs no node (that is e2e).
+test: checks faults fuzz ## Run every check and test that needs no node (that is e2e).
 
 ##@ Pieces of test
+
+checks: lint check-generate unit integration ## Run what measures nothing, so that it may run beside e2e.
+
+tools: $(BIN)/localcluster $(INTEGRATION_TOOLS) $(addprefix $(BIN)/,$(CHECK_TOOLS)) ## Build the tools that the tests need.
 
 unit: ## Run the tests that need no control plane.
 	go test -race ./...
@@ -168,7 +173,6 @@ tool_controller-gen = sigs.k8s.io/controller-tools/cmd/controller-gen
 tool_kustomize      = sigs.k8s.io/kustomize/kustomize/v5
 tool_crd-ref-docs   = github.com/elastic/crd-ref-docs
 tool_chart-docs     = .
-tool_crdify         = sigs.k8s.io/crdify
 tool_goreleaser     = github.com/goreleaser/goreleaser/v2
 tool_cyclonedx-gomod = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 tool_actionlint     = github.com/rhysd/actionlint/cmd/actionlint
@@ -185,6 +189,10 @@ tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
 
 $(BIN)/chart-docs: hack/tools/chart-docs/main.go
 $(BIN)/release: hack/tools/release/main.go
+
+# One module, so that what they share is compiled once.
+$(addprefix $(BIN)/,helm3 helm-unittest): hack/tools/helm/go.mod
+	go build -C hack/tools/helm -o $@ $(tool_$(@F))
 
 $(BIN)/%: hack/tools/%/go.mod
 	go build -C hack/tools/$* -o $@ $(tool_$*)

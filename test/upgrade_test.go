@@ -1,7 +1,6 @@
 package test
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -14,8 +13,13 @@ import (
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/crdify/pkg/config"
+	"sigs.k8s.io/crdify/pkg/runner"
+	"sigs.k8s.io/crdify/pkg/validations"
+	"sigs.k8s.io/yaml"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
@@ -137,39 +141,37 @@ var narrowed = map[string]string{
 
 func TestTheKindsTakeWhatTheVersionBeforeTook(t *testing.T) {
 	g := NewWithT(t)
-	crdify, err := builtTool("crdify")()
+	strict, err := config.Load("") // by default it minds everything
+	g.Expect(err).NotTo(HaveOccurred())
+	compare, err := runner.New(strict, runner.DefaultRegistry())
 	g.Expect(err).NotTo(HaveOccurred())
 	before := checkOut(t, versionBefore)
 	kinds, err := filepath.Glob(harness.Path("config", "crd", "bases", "*.yaml"))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(kinds).To(HaveLen(2))
+	read := func(path string) *apiextensionsv1.CustomResourceDefinition {
+		raw, err := os.ReadFile(path) //nolint:gosec // of this repository
+		g.Expect(err).NotTo(HaveOccurred())
+		var kind apiextensionsv1.CustomResourceDefinition
+		g.Expect(yaml.UnmarshalStrict(raw, &kind)).To(Succeed())
+		return &kind
+	}
 	found := map[string]string{}
-	for _, kind := range kinds {
-		old := filepath.Join(before, "config", "crd", "bases", filepath.Base(kind))
-		out, _ := exec.CommandContext(t.Context(), crdify, "file://"+old, "file://"+kind, "--output=json").Output() //nolint:gosec // built by make
-		type check struct {
-			Name   string
-			Errors []string
-		}
-		var said struct {
-			CRDValidation           []check
-			SameVersionValidation   map[string]map[string][]check
-			ServedVersionValidation map[string]map[string][]check
-		}
-		g.Expect(json.Unmarshal(out, &said)).To(Succeed(), "%s", out)
-		g.Expect(said.CRDValidation).NotTo(BeEmpty())
-		note := func(where string, checks []check) {
-			for _, c := range checks {
-				if len(c.Errors) > 0 && c.Name != "description" {
-					found[where+" "+c.Name] = strings.Join(c.Errors, "\n")
-				}
+	note := func(where string, results []validations.ComparisonResult) {
+		for _, r := range results {
+			if len(r.Errors) > 0 && r.Name != "description" {
+				found[where+" "+r.Name] = strings.Join(r.Errors, "\n")
 			}
 		}
+	}
+	for _, kind := range kinds {
+		said := compare.Run(read(filepath.Join(before, "config", "crd", "bases", filepath.Base(kind))), read(kind))
+		g.Expect(said.CRDValidation).NotTo(BeEmpty())
 		note("kind", said.CRDValidation)
-		for _, versions := range []map[string]map[string][]check{said.SameVersionValidation, said.ServedVersionValidation} {
+		for _, versions := range []map[string]map[string][]validations.ComparisonResult{said.SameVersionValidation, said.ServedVersionValidation} {
 			for _, properties := range versions {
-				for property, checks := range properties {
-					note(property, checks)
+				for property, results := range properties {
+					note(property, results)
 				}
 			}
 		}
