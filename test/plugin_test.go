@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,10 +74,15 @@ func (s said) rows() map[string][]string {
 // kubectlSFMCToken runs the plugin through kubectl, as people do; as an administrator, unless the arguments say else.
 func (w *world) kubectlSFMCToken(args ...string) said {
 	w.t.Helper()
+	return w.kubectlWithPlugin(append([]string{"sfmctoken"}, args...)...)
+}
+
+func (w *world) kubectlWithPlugin(args ...string) said {
+	w.t.Helper()
 	w.Expect(plugin()).To(Succeed())
 	ctx, cancel := context.WithTimeout(w.ctx, 2*time.Minute)
 	defer cancel()
-	kubectl := exec.CommandContext(ctx, filepath.Join(cluster.AssetsDir(), "kubectl"), append([]string{"sfmctoken"}, args...)...) //nolint:gosec // built by the tests
+	kubectl := exec.CommandContext(ctx, filepath.Join(cluster.AssetsDir(), "kubectl"), args...) //nolint:gosec // built by the tests
 	kubectl.Env = append(os.Environ(), "KUBECONFIG="+cluster.Kubeconfig(), "KUBERC=off", "KUBECACHEDIR="+w.t.TempDir(),
 		"PATH="+pluginDir()+string(os.PathListSeparator)+os.Getenv("PATH"))
 	var out, stderr bytes.Buffer
@@ -85,7 +91,7 @@ func (w *world) kubectlSFMCToken(args ...string) said {
 	if ended := (*exec.ExitError)(nil); !errors.As(err, &ended) {
 		w.Expect(err).NotTo(HaveOccurred())
 	}
-	w.t.Logf("$ kubectl sfmctoken %s\n%s%s", strings.Join(args, " "), out.String(), stderr.String())
+	w.t.Logf("$ kubectl %s\n%s%s", strings.Join(args, " "), out.String(), stderr.String())
 	return said{out.String(), stderr.String(), kubectl.ProcessState.ExitCode()}
 }
 
@@ -196,6 +202,89 @@ func TestThePluginListsWhatAPersonWantsToKnow(t *testing.T) {
 	w.Expect(everywhere.out).To(MatchRegexp(`(?m)^%s +elsewhere +True`, other.ns))
 	w.Expect(everywhere.out).To(MatchRegexp(`(?m)^%s +journeys +True`, w.ns))
 	w.Expect(w.kubectlSFMCToken("list", "-n", "default").err).To(Equal("No SFMCTokens found in namespace default.\n"))
+}
+
+func TestThePluginListsAsKubectlDoes(t *testing.T) {
+	w := newWorld(t)
+	labelled := func(team string) func(*v1alpha1.SFMCToken) {
+		return func(token *v1alpha1.SFMCToken) { token.Labels = map[string]string{"team": team} }
+	}
+	w.token("journeys", labelled("emea"))
+	w.token("reports", labelled("apac"))
+	w.ready("journeys")
+	w.ready("reports")
+
+	selected := w.kubectlSFMCToken("-n", w.ns, "-l", "team in (emea)", "--no-headers").rows()
+	w.Expect(selected).To(HaveLen(1))
+	w.Expect(selected["journeys"]).To(HaveExactElements("True", "510004567", HavePrefix("in "), HavePrefix("in "), "reports", "-"))
+	w.Expect(w.kubectlSFMCToken("-n", w.ns, "-l", "team=none").err).To(Equal("No SFMCTokens found in namespace " + w.ns + " that the label query selects.\n"))
+	wide := w.kubectlSFMCToken("list", "-n", w.ns, "-o", "wide").rows()
+	w.Expect(wide["NAME"]).To(HaveExactElements("READY", "BU", "EXPIRES", "NEXT REFRESH", "SHARED WITH", "PROBLEM", "CREDENTIALS", "TARGET"))
+	w.Expect(wide["journeys"]).To(ContainElements(w.ns+"/sfmc-package", "journeys"))
+
+	w.Expect(w.kubectlSFMCToken("-n", w.ns, "-o", "name").out).To(Equal("sfmctoken.sfmctoken.dev/journeys\nsfmctoken.sfmctoken.dev/reports\n"))
+	var list v1alpha1.SFMCTokenList
+	w.Expect(json.Unmarshal([]byte(w.kubectlSFMCToken("-n", w.ns, "-l", "team=apac", "-o", "json").out), &list)).To(Succeed())
+	w.Expect(list.Items).To(HaveLen(1))
+	w.Expect(list.Items[0].Status).To(Equal(w.get("reports").Status), "the schema is the API's")
+	w.Expect(w.kubectlSFMCToken("-n", w.ns, "-o", "jsonpath={.items[*].metadata.name}").out).To(Equal("journeys reports"))
+
+	wrong := w.kubectlSFMCToken("-n", w.ns, "-o", "xml")
+	w.Expect(wrong.code).To(Equal(2))
+	w.Expect(wrong.err).To(And(ContainSubstring(`output format "xml"`), HaveSuffix(",yaml, or wide\n")))
+	wrong = w.kubectlSFMCToken("-n", w.ns, "-l", "team==(")
+	w.Expect(wrong.code).To(Equal(2))
+	w.Expect(wrong.err).To(ContainSubstring("--selector: "))
+}
+
+func TestThePluginSuspendsAndResumes(t *testing.T) {
+	w := newWorld(t)
+	w.token("journeys")
+	w.ready("journeys")
+	w.token("waiting", func(token *v1alpha1.SFMCToken) { token.Spec.CredentialsSecretRef.Name = "not-there" })
+	w.says("waiting", "Reconciling=True CredentialsNotFound")
+	editor := w.person("sfmctoken-edit") // it may change SFMCTokens and nothing else
+	as := func(args ...string) said {
+		return w.kubectlSFMCToken(append(args, "-n", w.ns, "--kubeconfig", editor)...)
+	}
+	var suspended said
+	w.Eventually(func() int { suspended = as("suspend", "journeys", "waiting"); return suspended.code }).Should(Equal(0), "the right has arrived")
+	w.Expect(suspended.out).To(MatchRegexp("^SFMCToken %[1]s/journeys is suspended. Its token expires in 1[5-7]m.\n"+
+		"SFMCToken %[1]s/waiting is suspended. It has no token.\n$", w.ns))
+	w.says("journeys", "Suspended=True Suspended")
+	w.step(time.Hour)
+	w.Expect(w.sfmc.Count()).To(Equal(1))
+
+	resumed := as("resume", "no-such", "journeys")
+	w.Expect(resumed.code).To(Equal(2))
+	w.Expect(resumed.err).To(ContainSubstring(`change SFMCToken no-such: sfmctokens.sfmctoken.dev "no-such" not found`))
+	w.Expect(resumed.out).To(Equal("SFMCToken "+w.ns+"/journeys is refreshed again.\n"), "one that isn't there hinders no other")
+	w.ready("journeys")
+	w.Expect(w.sfmc.Count()).To(Equal(2))
+}
+
+// kubectl calls a program of this name for what a person may mean; docs have people make this link.
+func TestKubectlCompletesNamesOfSFMCTokens(t *testing.T) {
+	w := newWorld(t)
+	w.token("journeys")
+	w.token("reports")
+	w.Expect(plugin()).To(Succeed())
+	link := filepath.Join(pluginDir(), "kubectl_complete-sfmctoken")
+	w.Expect(os.Symlink("kubectl-sfmctoken", link)).To(Succeed())
+	defer os.Remove(link)
+	for words, completed := range map[string][]string{
+		"res":                        {"resume\tHave SFMCTokens refreshed again"},
+		"-n NS suspend ":             {"journeys", "reports"},
+		"suspend -n NS journeys ":    {"reports"},
+		"-n NS refresh ":             {"journeys", "reports"},
+		"-n NS refresh journeys ":    nil,
+		"--kubeconfig none refresh ": nil,
+	} {
+		words = strings.ReplaceAll(words, "NS", w.ns)
+		said := w.kubectlWithPlugin(append([]string{"__complete", "sfmctoken"}, strings.Split(words, " ")...)...)
+		lines := strings.Split(strings.TrimSpace(said.out), "\n")
+		w.Expect(lines[:len(lines)-1]).To(HaveExactElements(completed), words) // the last is a directive
+	}
 }
 
 func TestThePluginShowsWhatAPersonMaySee(t *testing.T) {

@@ -1,5 +1,5 @@
 // Command kubectl-sfmctoken is a plugin of kubectl that shows how SFMCTokens are, names the pods that miss refreshes,
-// and asks for a new token. It never reads what is in a Secret.
+// asks for a new token, suspends and resumes. It never reads what is in a Secret.
 package main
 
 import (
@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/gentype"
@@ -36,6 +39,12 @@ const (
 	exitFailed = 2 // it isn't known
 )
 
+// fieldManager is whose the fields are that it changes.
+const fieldManager = "kubectl-sfmctoken"
+
+// completer is the name by which kubectl calls it for what a person may mean.
+const completer = "kubectl_complete-sfmctoken"
+
 // errFound means that the answer is no, and has been printed.
 var errFound = errors.New("not all is well")
 
@@ -45,6 +54,7 @@ type plugin struct {
 	clock         clock.PassiveClock
 	connection    *genericclioptions.ConfigFlags
 	allNamespaces bool
+	listing       listing
 	timeout       time.Duration
 	understood    bool // the command line is right
 
@@ -58,7 +68,11 @@ type plugin struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == completer {
+		args = append([]string{cobra.ShellCompRequestCmd}, args...)
+	}
+	code := run(ctx, args, genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
 	stop()
 	os.Exit(code)
 }
@@ -88,12 +102,18 @@ func (p *plugin) commands() *cobra.Command {
 		cobra.NoArgs, p.doctor)
 	refresh := p.command("refresh NAME", "Ask for a new token and wait for it; exit with 1 if there is none",
 		cobra.ExactArgs(1), p.refresh)
+	suspend := p.command("suspend NAME...", "End the refreshes of SFMCTokens; their tokens stay until they expire",
+		cobra.MinimumNArgs(1), p.suspend)
+	resume := p.command("resume NAME...", "Have SFMCTokens refreshed again", cobra.MinimumNArgs(1), p.resume)
+	for _, named := range []*cobra.Command{refresh, suspend, resume} {
+		named.ValidArgsFunction = p.complete
+	}
 	refresh.Flags().DurationVar(&p.timeout, "timeout", time.Minute, "How long to wait")
 	root := &cobra.Command{
 		Use:         "kubectl-sfmctoken",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl sfmctoken"},
-		Long: `Shows how SFMCTokens are, names the pods that miss their refreshes, and asks for a new token.
-Without a command, it lists. Each command exits with 2 if it can't do its work.`,
+		Long: `Shows how SFMCTokens are, names the pods that miss their refreshes, asks for a new token,
+suspends and resumes. Without a command, it lists. Each command exits with 2 if it can't do its work.`,
 		Version: version.Get().String(),
 		Args:    cobra.NoArgs, RunE: list.RunE, SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -102,9 +122,10 @@ Without a command, it lists. Each command exits with 2 if it can't do its work.`
 	p.connection.AddFlags(root.PersistentFlags())
 	root.Flags().BoolVarP(&p.allNamespaces, "all-namespaces", "A", false, "Look at all namespaces")
 	root.MarkFlagsMutuallyExclusive("namespace", "all-namespaces")
-	list.Flags().AddFlag(root.Flag("all-namespaces"))
+	p.listing.addFlags(root)
+	root.LocalNonPersistentFlags().VisitAll(list.Flags().AddFlag)
 	doctor.Flags().AddFlag(root.Flag("all-namespaces"))
-	root.AddCommand(list, doctor, refresh)
+	root.AddCommand(list, doctor, refresh, suspend, resume)
 	return root
 }
 
@@ -123,6 +144,25 @@ func (p *plugin) command(
 		return work(command.Context(), names)
 	}
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
+}
+
+// complete returns the names of SFMCTokens that aren't on the command line yet. Whoever may not list them gets none.
+func (p *plugin) complete(
+	command *cobra.Command, names []string, _ string,
+) (candidates []cobra.Completion, _ cobra.ShellCompDirective) {
+	if command.ValidateArgs(append(names, "one more")) != nil || p.connect() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	tokens, err := p.tokens(p.namespace).List(command.Context(), metav1.ListOptions{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	for _, token := range tokens.Items {
+		if !slices.Contains(names, token.Name) {
+			candidates = append(candidates, token.Name)
+		}
+	}
+	return candidates, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (p *plugin) connect() error {

@@ -25,6 +25,9 @@ func TestAWrongCommandLineIsRefusedWithASentence(t *testing.T) {
 		{"list -A -n marketing", "[all-namespaces namespace] were all set; see kubectl sfmctoken list --help"},
 		{"-n marketing doctor -A", "[all-namespaces namespace] were all set; see kubectl sfmctoken doctor --help"},
 		{"doctor --timeout 5s", "unknown flag: --timeout; see kubectl sfmctoken doctor --help"},
+		{"suspend", "requires at least 1 arg(s), only received 0; see kubectl sfmctoken suspend --help"},
+		{"resume a -A", "unknown shorthand flag: 'A' in -A; see kubectl sfmctoken resume --help"},
+		{"doctor -o json", "unknown shorthand flag: 'o' in -o; see kubectl sfmctoken doctor --help"},
 		{"refresh a --timeout 0s", "--timeout must be more than 0; see kubectl sfmctoken refresh --help"},
 		{"refresh a --timeout -5s", "--timeout must be more than 0; see kubectl sfmctoken refresh --help"},
 		{"refresh a --timeout soon", `invalid duration "soon"; see kubectl sfmctoken refresh --help`},
@@ -61,6 +64,10 @@ func TestFlagsStandBeforeAndAfterWords(t *testing.T) {
 		{"-n marketing", "GET /sfmctokens", "marketing", time.Minute}, // it lists; tokens are shared across namespaces
 		{"-A", "GET /sfmctokens", "", time.Minute},
 		{"", "GET /sfmctokens", "default", time.Minute},
+		{"-o json -A", "GET /sfmctokens", "", time.Minute},
+		{"list -l team=emea -o name", "GET /namespaces/default/sfmctokens", "default", time.Minute}, // sharers aren't shown
+		{"suspend journeys", "PATCH /namespaces/default/sfmctokens/journeys", "default", time.Minute},
+		{"resume journeys -n marketing", "PATCH /namespaces/marketing/sfmctokens/journeys", "marketing", time.Minute},
 	} {
 		g := NewWithT(t)
 		t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
@@ -77,7 +84,7 @@ func TestFlagsStandBeforeAndAfterWords(t *testing.T) {
 
 func TestHelpNamesTheCommandsAndFlags(t *testing.T) {
 	for args, says := range map[string][]string{
-		"--help":      {"kubectl sfmctoken [command]", "  list ", "  doctor ", "  refresh ", "--all-namespaces", "--kubeconfig", "--as "},
+		"--help":      {"kubectl sfmctoken [command]", "  list ", "  doctor ", "  refresh ", "  suspend ", "  resume ", "--all-namespaces", "--selector", "--no-headers", "--output", "--kubeconfig", "--as "},
 		"refresh -h":  {"kubectl sfmctoken refresh NAME", "--timeout duration", "1m0s", "--kubeconfig"},
 		"help doctor": {"kubectl sfmctoken doctor", "--all-namespaces"},
 		"-A list -h":  {"kubectl sfmctoken list", "--all-namespaces"},

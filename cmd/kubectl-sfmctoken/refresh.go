@@ -31,7 +31,7 @@ func (p *plugin) refresh(ctx context.Context, names []string) error {
 	}
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`,
 		v1alpha1.RefreshRequestedAtAnnotation, p.clock.Now().UTC().Format(time.RFC3339Nano))
-	options := metav1.PatchOptions{FieldManager: "kubectl-sfmctoken"}
+	options := metav1.PatchOptions{FieldManager: fieldManager}
 	if token, err = tokens.Patch(ctx, name, types.MergePatchType, patch, options); err != nil {
 		return fmt.Errorf("ask for a new token: %w", err)
 	}

@@ -161,7 +161,8 @@ func (r *grantReconciler) reportGrant(grant *v1alpha1.SFMCAccessGrant) {
 	}
 	if !grant.DeletionTimestamp.IsZero() {
 		meta.RemoveStatusCondition(&grant.Status.Conditions, v1alpha1.ConditionStalled)
-		set(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "grants nothing: it is being deleted")
+		set(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating,
+			"grants nothing: it is being deleted")
 		return
 	}
 	for i, from := range grant.Spec.From {
