@@ -109,6 +109,7 @@ generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/chart-docs ## Make de
 	cp config/crd/bases/*.yaml $(CHART)/files/crds/
 	{ echo '# Made by make generate, of prometheus_rule.yaml.'; sed '1,/^spec:/d; s/^  //' $(RULES)/prometheus_rule.yaml; } > $(RULES)/alerts.yaml
 	cp config/rbac/role.yaml $(RULES)/prometheus_rule.yaml $(CHART)/files/
+	cp config/dashboard/sfmctoken-operator.json $(CHART)/files/dashboard.json
 	cp $(filter-out %/kustomization.yaml,$(wildcard config/components/admission-policies/*.yaml)) $(CHART)/files/admission-policies/
 	$(BIN)/chart-docs $(CHART)
 

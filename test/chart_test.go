@@ -178,6 +178,7 @@ func TestTheChartMakesWhatConfigDoes(t *testing.T) {
 		{"", []string{"default"}},
 		{"metrics: {serviceMonitor: {enabled: true}}", []string{"default", "prometheus"}},
 		{"prometheusRule: {enabled: true}", []string{"default", "prometheus-rules"}},
+		{"dashboard: {enabled: true}", []string{"default", "dashboard"}},
 		{"rbac: {ownerReferences: true}", []string{"default", "owner-references"}},
 		{"admissionPolicies: {enabled: true}", []string{"components/admission-policies"}},
 	} {
@@ -242,8 +243,12 @@ func TestTheChartsCopiesAreThoseOfConfig(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		return string(raw)
 	}
-	for copied, original := range map[string]string{"role.yaml": "config/rbac", "prometheus_rule.yaml": "config/prometheus-rules"} {
-		g.Expect(text(chart+"/files/"+copied)).To(Equal(text(original+"/"+copied)), "run make generate")
+	for copied, original := range map[string]string{
+		"role.yaml":            "config/rbac/role.yaml",
+		"prometheus_rule.yaml": "config/prometheus-rules/prometheus_rule.yaml",
+		"dashboard.json":       "config/dashboard/sfmctoken-operator.json",
+	} {
+		g.Expect(text(chart+"/files/"+copied)).To(Equal(text(original)), "run make generate")
 	}
 	for copied, original := range map[string]string{"crds": "crd/bases", "admission-policies": "components/admission-policies"} {
 		read := func(elements ...string) map[string]string {
@@ -304,6 +309,9 @@ var chartValues = map[string]struct {
 	"commonAnnotations":               {values: "commonAnnotations: {example.com/team: crm}", comes: []string{"annotations:\n    example.com/team: crm"}},
 	"commonLabels":                    {values: "commonLabels: {example.com/team: crm}", comes: []string{"    example.com/team: crm", "        example.com/team: crm"}},
 	"containerSecurityContext":        {values: "containerSecurityContext: {procMount: Default}", comes: []string{"procMount: Default"}},
+	"dashboard.annotations":           {values: "dashboard: {enabled: true, annotations: {grafana_folder: CRM}}", comes: []string{"grafana_folder: CRM"}},
+	"dashboard.labels":                {values: "dashboard: {enabled: true, labels: {dashboards: here}}", comes: []string{"dashboards: here", `grafana_dashboard: "1"`}},
+	"dashboard.namespace":             {values: "dashboard: {enabled: true, namespace: grafana}", comes: []string{"namespace: grafana"}},
 	"deploymentAnnotations":           {values: "deploymentAnnotations: {example.com/a: b}", comes: []string{"annotations:\n    example.com/a: b\nspec:\n  replicas"}},
 	"extraArgs":                       {values: "extraArgs: [--log-level=debug]", comes: []string{"- --log-level=debug"}},
 	"extraEnv":                        {values: "extraEnv: [{name: A, value: b}]", comes: []string{"- name: A\n          value: b"}},
