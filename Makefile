@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck gitops generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck gitops monitoring generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -68,6 +68,9 @@ e2e-image: ## Write the image that e2e needs beside the operator's, to be loaded
 
 gitops: ## Run config/argocd by Argo CD's own engine.
 	cd test/argocd && go vet ./... && go test -count=1 ./...
+
+monitoring: control-plane $(addprefix $(BIN)/,prometheus scrape-config) ## Have a real Prometheus scrape the operator, run alerts and the dashboard's queries.
+	cd test && go test -count=1 -timeout 60m -v ./monitoring
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \
@@ -185,15 +188,21 @@ tool_helm           = helm.sh/helm/v4/cmd/helm
 tool_helm3          = helm.sh/helm/v3/cmd/helm
 tool_helm-unittest  = github.com/helm-unittest/helm-unittest/cmd/helm-unittest
 tool_promtool       = -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool
+tool_prometheus     = -tags remove_all_sd,enable_kubernetes_sd github.com/prometheus/prometheus/cmd/prometheus
+tool_scrape-config  = .
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
 
 $(BIN)/chart-docs: hack/tools/chart-docs/main.go
 $(BIN)/release: hack/tools/release/main.go
+$(BIN)/scrape-config: hack/tools/scrape-config/main.go
 
-# One module, so that what they share is compiled once.
+# Several of one module are of one version, and what they share is compiled once.
 $(addprefix $(BIN)/,helm3 helm-unittest): hack/tools/helm/go.mod
 	go build -C hack/tools/helm -o $@ $(tool_$(@F))
+
+$(BIN)/promtool: hack/tools/prometheus/go.mod
+	go build -C hack/tools/prometheus -o $@ $(tool_$(@F))
 
 $(BIN)/%: hack/tools/%/go.mod
 	go build -C hack/tools/$* -o $@ $(tool_$*)

@@ -310,8 +310,6 @@ var chartValues = map[string]struct {
 	"commonLabels":                    {values: "commonLabels: {example.com/team: crm}", comes: []string{"    example.com/team: crm", "        example.com/team: crm"}},
 	"containerSecurityContext":        {values: "containerSecurityContext: {procMount: Default}", comes: []string{"procMount: Default"}},
 	"dashboard.annotations":           {values: "dashboard: {enabled: true, annotations: {grafana_folder: CRM}}", comes: []string{"grafana_folder: CRM"}},
-	"dashboard.labels":                {values: "dashboard: {enabled: true, labels: {dashboards: here}}", comes: []string{"dashboards: here", `grafana_dashboard: "1"`}},
-	"dashboard.namespace":             {values: "dashboard: {enabled: true, namespace: grafana}", comes: []string{"namespace: grafana"}},
 	"deploymentAnnotations":           {values: "deploymentAnnotations: {example.com/a: b}", comes: []string{"annotations:\n    example.com/a: b\nspec:\n  replicas"}},
 	"extraArgs":                       {values: "extraArgs: [--log-level=debug]", comes: []string{"- --log-level=debug"}},
 	"extraEnv":                        {values: "extraEnv: [{name: A, value: b}]", comes: []string{"- name: A\n          value: b"}},
