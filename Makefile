@@ -17,7 +17,7 @@ REVISION   = $(shell git rev-parse HEAD)
 VERSION    = $(or $(TAG),v0.0.0-g$(shell git rev-parse --short HEAD))
 BIN       := $(CURDIR)/.cache/bin
 KUBECTL   ?= kubectl
-MODULES   := . hack/localcluster hack/tools/chart-docs hack/tools/release test
+MODULES   := . hack/localcluster hack/tools/chart-docs hack/tools/release test test/flux
 CHART     := charts/sfmctoken-operator
 INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest promtool)
 CHECK_TOOLS := golangci-lint kustomize actionlint govulncheck controller-gen crd-ref-docs chart-docs
@@ -66,8 +66,9 @@ e2e: ## Run the image on a node, with consumers in pods (needs root on Linux wit
 e2e-image: ## Write the image that e2e needs beside the operator's, to be loaded into a cluster of your own.
 	cd test && go run ./e2e/image
 
-gitops: ## Run config/argocd by Argo CD's own engine.
+gitops: control-plane ## Run config/argocd by Argo CD's own engine, and the health checks and credentials of config/samples/gitops.
 	cd test/argocd && go vet ./... && go test -count=1 ./...
+	cd test/flux && go vet ./... && go test -count=1 -timeout 30m -v ./...
 
 monitoring: control-plane $(addprefix $(BIN)/,prometheus scrape-config) ## Have a real Prometheus scrape the operator, run alerts and the dashboard's queries.
 	cd test && go test -count=1 -timeout 60m -v ./monitoring
