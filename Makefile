@@ -21,6 +21,7 @@ MODULES   := . hack/localcluster hack/tools/chart-docs hack/tools/release test t
 CHART     := charts/sfmctoken-operator
 INTEGRATION_TOOLS := $(addprefix $(BIN)/,helm helm3 helm-unittest promtool)
 CHECK_TOOLS := golangci-lint kustomize actionlint govulncheck controller-gen crd-ref-docs chart-docs
+GITOPS_TOOLS := $(addprefix $(BIN)/,source-controller kustomize-controller sops age-keygen)
 RULES     := config/prometheus-rules
 # It works with MutatingAdmissionPolicy v1.
 NOT_ON_OLDER := TestAPolicyThatChangesEveryWriteIsNamedAndReadyStaysTrue
@@ -66,7 +67,7 @@ e2e: ## Run the image on a node, with consumers in pods (needs root on Linux wit
 e2e-image: ## Write the image that e2e needs beside the operator's, to be loaded into a cluster of your own.
 	cd test && go run ./e2e/image
 
-gitops: control-plane ## Run config/argocd by Argo CD's own engine, and the health checks and credentials of config/samples/gitops.
+gitops: control-plane $(GITOPS_TOOLS) ## Run config/argocd by Argo CD's own engine, and config/samples/gitops by Flux's controllers.
 	cd test/argocd && go vet ./... && go test -count=1 ./...
 	cd test/flux && go vet ./... && go test -count=1 -timeout 30m -v ./...
 
@@ -191,6 +192,10 @@ tool_helm-unittest  = github.com/helm-unittest/helm-unittest/cmd/helm-unittest
 tool_promtool       = -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool
 tool_prometheus     = -tags remove_all_sd,enable_kubernetes_sd github.com/prometheus/prometheus/cmd/prometheus
 tool_scrape-config  = .
+tool_source-controller = github.com/fluxcd/source-controller
+tool_kustomize-controller = github.com/fluxcd/kustomize-controller
+tool_sops           = github.com/getsops/sops/v3/cmd/sops
+tool_age-keygen     = filippo.io/age/cmd/age-keygen
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_govulncheck    = golang.org/x/vuln/cmd/govulncheck
 
@@ -204,6 +209,10 @@ $(addprefix $(BIN)/,helm3 helm-unittest): hack/tools/helm/go.mod
 
 $(BIN)/promtool: hack/tools/prometheus/go.mod
 	go build -C hack/tools/prometheus -o $@ $(tool_$(@F))
+
+# They encrypt with the versions that kustomize-controller decrypts with.
+$(BIN)/sops $(BIN)/age-keygen: hack/tools/kustomize-controller/go.mod
+	go build -C hack/tools/kustomize-controller -o $@ $(tool_$(@F))
 
 $(BIN)/%: hack/tools/%/go.mod
 	go build -C hack/tools/$* -o $@ $(tool_$*)
