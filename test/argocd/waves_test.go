@@ -54,7 +54,7 @@ func start(t *testing.T) *surroundings {
 	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../flux", "-o", program, "./cluster") //nolint:gosec // made here
 	out, err := build.CombinedOutput()
 	g.Expect(err).NotTo(HaveOccurred(), "%s", out)
-	cmd := exec.Command(program) //nolint:gosec,noctx // it ends with its standard input
+	cmd := exec.Command(program) //nolint:gosec // it ends with its standard input
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	g.Expect(err).NotTo(HaveOccurred())

@@ -59,8 +59,8 @@ func TestTheExamplesOfCredentialsAreWhatThePublishedCRDsTake(t *testing.T) {
 // moduleDir downloads a module, which isn't compiled, and returns its folder.
 func moduleDir(t *testing.T, module string) string {
 	g := NewWithT(t)
-	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module)
-	download.Dir = t.TempDir() // outside of this module, which doesn't need it
+	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module) //nolint:gosec // of this test
+	download.Dir = t.TempDir()                                                             // outside of this module, which doesn't need it
 	out, err := download.Output()
 	g.Expect(err).NotTo(HaveOccurred(), "%s", out)
 	var found struct{ Dir string }

@@ -86,9 +86,9 @@ func TestTheWrongOrderGetsThere(t *testing.T) {
 	}
 	w.Expect(os.CopyFS(later, os.DirFS(folder))).To(Succeed())
 	add := func(file string) {
-		raw, err := os.ReadFile(filepath.Join(later, file))
+		raw, err := os.ReadFile(filepath.Join(later, file)) //nolint:gosec // of this repository
 		w.Expect(err).NotTo(HaveOccurred())
-		w.Expect(os.WriteFile(filepath.Join(folder, file), raw, 0o600)).To(Succeed())
+		w.Expect(os.WriteFile(filepath.Join(folder, file), raw, 0o600)).To(Succeed()) //nolint:gosec // of this test
 	}
 	w.fleet.run("rm", filepath.Join(folder, "platform.yaml"), filepath.Join(folder, "operator.yaml"))
 	w.bootstrap()

@@ -2,7 +2,7 @@ package flux
 
 import (
 	"context"
-	"net/http/cgi"
+	"net/http/cgi" //nolint:gosec // of a newer Go
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -68,10 +68,10 @@ func (r *repository) run(command ...string) string {
 // replace changes a text in a file, which must have it.
 func (r *repository) replace(file, text, by string) {
 	path := filepath.Join(r.dir, file)
-	raw, err := os.ReadFile(path)
+	raw, err := os.ReadFile(path) //nolint:gosec // of this test
 	r.Expect(err).NotTo(HaveOccurred())
 	r.Expect(string(raw)).To(ContainSubstring(text), file)
-	r.Expect(os.WriteFile(path, []byte(strings.ReplaceAll(string(raw), text, by)), 0o600)).To(Succeed())
+	r.Expect(os.WriteFile(path, []byte(strings.ReplaceAll(string(raw), text, by)), 0o600)).To(Succeed()) //nolint:gosec // of this test
 }
 
 // push commits everything and returns the revision as Flux names it.

@@ -58,7 +58,7 @@ func TestEachStateIsTheSameToFluxAsToArgoCD(t *testing.T) {
 
 // healthCheck has the expressions for a kind that a file in clusters/production gives to Flux.
 func healthCheck(g *WithT, kind, file string) *cel.StatusEvaluator {
-	raw, err := os.ReadFile(filepath.Join(layout.Dir(), "clusters", "production", file))
+	raw, err := os.ReadFile(filepath.Join(layout.Dir(), "clusters", "production", file)) //nolint:gosec // of this repository
 	g.Expect(err).NotTo(HaveOccurred())
 	for _, text := range documents(raw) {
 		var kustomization struct {
@@ -84,7 +84,7 @@ func documents(raw []byte) [][]byte { return bytes.Split(raw, []byte("\n---\n"))
 
 // read reads a YAML file. Numbers become what the API server's are.
 func read(g *WithT, path string, into any) {
-	raw, err := os.ReadFile(path)
+	raw, err := os.ReadFile(path) //nolint:gosec // of this repository
 	g.Expect(err).NotTo(HaveOccurred())
 	raw, err = yaml.YAMLToJSON(raw)
 	g.Expect(err).NotTo(HaveOccurred())

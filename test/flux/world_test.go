@@ -70,7 +70,7 @@ func newWorld(t *testing.T) *world {
 // fluxCRDs are the folders of CRDs in the modules that the programs are built of.
 func fluxCRDs(g *WithT, programs ...string) (folders []string) {
 	for _, program := range programs {
-		list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/fluxcd/"+program) //nolint:noctx // short
+		list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/fluxcd/"+program) //nolint:gosec // of this test
 		list.Dir = harness.Path("hack", "tools", program)
 		out, err := list.Output()
 		g.Expect(err).NotTo(HaveOccurred())
@@ -93,7 +93,7 @@ func (w *world) makeRepositories() {
 	w.fleet = git.newRepository("fleet", layout.Dir())
 	key := filepath.Join(w.t.TempDir(), "age.agekey")
 	w.fleet.run(tool("age-keygen"), "-o", key)
-	private, err := os.ReadFile(key)
+	private, err := os.ReadFile(key) //nolint:gosec // of this test
 	w.Expect(err).NotTo(HaveOccurred())
 	w.Expect(w.admin.Create(w.ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "sops-age"}, Data: map[string][]byte{"age.agekey": private},
@@ -130,7 +130,7 @@ func (w *world) startFlux() {
 
 func (w *world) startController(name string, flags ...string) *harness.Log {
 	log := &harness.Log{}
-	cmd := exec.Command(tool(name), append([]string{"--metrics-addr", "0", "--health-addr", "0"}, flags...)...) //nolint:gosec,noctx // Kill ends it
+	cmd := exec.Command(tool(name), append([]string{"--metrics-addr", "0", "--health-addr", "0"}, flags...)...) //nolint:gosec // Kill ends it
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.cluster.Kubeconfig(), "RUNTIME_NAMESPACE="+system, "TMPDIR="+w.t.TempDir())
 	cmd.Stdout, cmd.Stderr = log, log
 	running, err := harness.StartCommand(cmd)

@@ -18,7 +18,7 @@ func Dir() string { return harness.Path("config", "samples", "gitops") }
 
 // Read reads a YAML file of the layout.
 func Read(file string, into any) error {
-	raw, err := os.ReadFile(filepath.Join(Dir(), file))
+	raw, err := os.ReadFile(filepath.Join(Dir(), file)) //nolint:gosec // of this repository
 	if err != nil {
 		return err
 	}
