@@ -111,8 +111,7 @@ func (w *world) costs() {
 const seriesEach = 8.0
 
 func (w *world) tellsOfNoLeader() {
-	// Where no replica is seen at all, the alert has the name that the rule asks for.
-	noLeader := []alert{{name: "SFMCOperatorHasNoLeader", token: "sfmctoken-operator"}}
+	noLeader := []alert{{name: "SFMCOperatorHasNoLeader"}}
 	for _, replica := range w.replicas {
 		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		w.Expect(replica.Terminate(ctx)).To(Equal(0))
