@@ -71,7 +71,7 @@ gitops: control-plane $(GITOPS_TOOLS) ## Run config/argocd by Argo CD's own engi
 	cd test/argocd && go vet ./... && go test -count=1 ./...
 	cd test/flux && go vet ./... && go test -count=1 -timeout 30m -v ./...
 
-monitoring: control-plane $(addprefix $(BIN)/,prometheus scrape-config) ## Have a real Prometheus scrape the operator, run alerts and the dashboard's queries.
+monitoring: control-plane $(addprefix $(BIN)/,prometheus scrape-config) .cache/prometheus/ui/static ## Have a real Prometheus scrape the operator, run alerts and the dashboard's queries, and draw these into dist/dashboard (needs npm and chromium).
 	cd test && go test -count=1 -timeout 60m -v ./monitoring
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
@@ -206,6 +206,9 @@ $(BIN)/scrape-config: hack/tools/scrape-config/main.go
 # Several of one module are of one version, and what they share is compiled once.
 $(addprefix $(BIN)/,helm3 helm-unittest): hack/tools/helm/go.mod
 	go build -C hack/tools/helm -o $@ $(tool_$(@F))
+
+.cache/prometheus/ui/static: hack/tools/prometheus/go.mod hack/tools/prometheus/ui.sh
+	hack/tools/prometheus/ui.sh .cache/prometheus/ui
 
 $(BIN)/promtool: hack/tools/prometheus/go.mod
 	go build -C hack/tools/prometheus -o $@ $(tool_$(@F))

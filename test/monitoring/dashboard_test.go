@@ -30,11 +30,12 @@ type board struct {
 
 // panel has queries, unless it is a row.
 type panel struct {
-	ID         int        `json:"id"`
-	Type       string     `json:"type"`
-	Title      string     `json:"title"`
-	Datasource datasource `json:"datasource"`
-	GridPos    struct {
+	ID          int        `json:"id"`
+	Type        string     `json:"type"`
+	Title       string     `json:"title"`
+	Description string     `json:"description"`
+	Datasource  datasource `json:"datasource"`
+	GridPos     struct {
 		X, Y, W, H int
 	} `json:"gridPos"`
 	Targets []struct {

@@ -23,6 +23,7 @@ func TestPrometheus(t *testing.T) {
 		{"tells of each failure, in its own namespace", (*world).tellsOfFailures},
 		{"has series for each query of the dashboard", (*world).drawsTheDashboard},
 		{"tells that the failures are over", (*world).tellsOfRecovery},
+		{"draws a page of the dashboard's queries", (*world).drawsThePage},
 		{"pays for each SFMCToken with eight series at most", (*world).costs},
 		{"tells that no replica works", (*world).tellsOfNoLeader},
 	} {

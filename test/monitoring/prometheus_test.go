@@ -69,8 +69,10 @@ spec:
 
 	address, err := harness.FreeAddress()
 	w.Expect(err).NotTo(HaveOccurred())
-	w.start(exec.Command(tool("prometheus"), //nolint:gosec // built by make
-		"--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address))
+	run := exec.Command(tool("prometheus"), //nolint:gosec // built by make
+		"--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address)
+	run.Dir = harness.Path(".cache", "prometheus", "ui") // it looks for its pages there
+	w.start(run)
 	w.prometheus = prometheus{address}
 }
 
