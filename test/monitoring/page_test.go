@@ -34,9 +34,9 @@ func (w *world) drawsThePage() {
 			continue
 		}
 		address := w.prometheus.graphs(panel)
-		shown := w.chromium(address, "--dump-dom")
-		w.Expect(strings.Count(shown, `class="u-legend`)).
-			To(Equal(len(panel.Targets)), "%s: each query has a graph, and a legend\n%s", panel.Title, address)
+		// Chromium may be done with a page before Prometheus has answered.
+		w.Eventually(func() int { return strings.Count(w.chromium(address, "--dump-dom"), `class="u-legend`) }).
+			Should(Equal(len(panel.Targets)), "%s: each query has a graph, and a legend\n%s", panel.Title, address)
 		w.chromium(address, fmt.Sprintf("--window-size=1200,%d", 900*len(panel.Targets)),
 			"--screenshot="+filepath.Join(dir, strconv.Itoa(panel.ID)+".png"))
 		drawn = append(drawn, panel)
@@ -64,7 +64,7 @@ func (p prometheus) graphs(shown panel) string {
 func (w *world) chromium(address string, flags ...string) string {
 	w.t.Helper()
 	flags = append(flags, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-		"--user-data-dir="+w.t.TempDir(), "--virtual-time-budget=15000", address)
+		"--user-data-dir="+w.t.TempDir(), "--virtual-time-budget=30000", address)
 	out, err := exec.CommandContext(w.ctx, "chromium", flags...).Output() //nolint:gosec // of this test
 	w.Expect(err).NotTo(HaveOccurred(), "Debian's package chromium has it")
 	return string(out)
