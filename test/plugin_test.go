@@ -250,7 +250,7 @@ func TestThePluginSuspendsAndResumes(t *testing.T) {
 	var suspended said
 	w.Eventually(func() int { suspended = as("suspend", "journeys", "waiting"); return suspended.code }).Should(Equal(0), "the right has arrived")
 	w.Expect(suspended.out).To(MatchRegexp("^SFMCToken %[1]s/journeys is suspended. Its token expires in 1[5-7]m.\n"+
-		"SFMCToken %[1]s/waiting is suspended. It has no token.\n$", w.ns))
+		"SFMCToken %[1]s/waiting is suspended. It has no valid token.\n$", w.ns))
 	w.says("journeys", "Suspended=True Suspended")
 	w.step(time.Hour)
 	w.Expect(w.sfmc.Count()).To(Equal(1))

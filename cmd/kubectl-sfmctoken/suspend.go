@@ -34,8 +34,8 @@ func (p *plugin) setSuspend(ctx context.Context, names []string, suspend bool) e
 		}
 		says := "is refreshed again."
 		switch {
-		case suspend && token.Status.ExpiresAt.IsZero():
-			says = "is suspended. It has no token."
+		case suspend && (token.Status.ExpiresAt == nil || !token.Status.ExpiresAt.After(p.clock.Now())):
+			says = "is suspended. It has no valid token."
 		case suspend:
 			says = "is suspended. Its token expires " + doctor.When(token.Status.ExpiresAt, p.clock.Now()) + "."
 		}
