@@ -23,7 +23,8 @@ import (
 //	DELETE /_control/faults                     end the script
 //	GET    /_control/requests                   the latest token requests
 //	GET    /_control/counts                     counters, altogether and by identity
-//	DELETE /_control/requests                   forget both
+//	GET    /_control/calls                      calls of the REST and SOAP APIs, by User-Agent
+//	DELETE /_control/requests                   forget all three
 //	GET    /_control/tokens                     tokens alive now, without their text
 //	DELETE /_control/tokens?client_id=&account_id=  kill these
 //	POST   /_control/check                      {"token": …}: whose it is, and alive or not
@@ -59,6 +60,7 @@ func (s *Server) addControlRoutes(mux *http.ServeMux) {
 	read("counts", func() any {
 		return counts{Requests: s.Count(), Issued: s.Issued(), Identities: s.Counts()}
 	})
+	read("calls", func() any { return s.Calls() })
 	change("DELETE requests", func(*http.Request) error { s.ResetRecord(); return nil })
 
 	read("tokens", func() any { return s.IssuedTokens() })

@@ -42,7 +42,6 @@ type wireMode struct {
 	Latency     duration      `json:"latency"`
 	RateLimit   wireRateLimit `json:"rateLimit"`
 	StagedAfter duration      `json:"stagedAfter"`
-	Propagation duration      `json:"propagation"`
 }
 
 type wireRateLimit struct {
@@ -58,7 +57,6 @@ func (m *Mode) wire() wireMode {
 		Latency:     duration(m.Latency),
 		RateLimit:   wireRateLimit{m.RateLimit.Requests, duration(m.RateLimit.Window)},
 		StagedAfter: duration(m.StagedAfter),
-		Propagation: duration(m.Propagation),
 	}
 }
 
@@ -76,7 +74,6 @@ func (m *Mode) UnmarshalJSON(data []byte) error {
 	m.Latency = time.Duration(w.Latency)
 	m.RateLimit = RateLimit{w.RateLimit.Requests, time.Duration(w.RateLimit.Window)}
 	m.StagedAfter = time.Duration(w.StagedAfter)
-	m.Propagation = time.Duration(w.Propagation)
 	return nil
 }
 

@@ -35,9 +35,6 @@ type Mode struct {
 	// StagedAfter is how long after StageSecret the staged secret is accepted.
 	// Default 5 min (documented).
 	StagedAfter time.Duration `json:"stagedAfter"`
-	// Propagation is how long a change of scopes or of the access of a BU takes to
-	// show in new tokens: up to 5 min (documented). Default 0.
-	Propagation time.Duration `json:"propagation"`
 	// ForbidDisabledAccounts answers 403 instead of 401 for a business unit that is
 	// not enabled on the package. 401 is documented, 403 is to be expected.
 	ForbidDisabledAccounts bool `json:"forbidDisabledAccounts"`

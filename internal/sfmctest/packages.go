@@ -25,9 +25,7 @@ type Package struct {
 	// EnterpriseID is the tenant's MID. Default: AccountID.
 	EnterpriseID string   `json:"enterpriseID,omitempty"`
 	Scopes       []string `json:"scopes,omitempty"`
-	// Legacy marks a legacy package, whose credentials /v2/token refuses.
-	Legacy   bool `json:"legacy,omitempty"`
-	Disabled bool `json:"disabled,omitempty"`
+	Disabled     bool     `json:"disabled,omitempty"`
 }
 
 // installed is a package as the server holds it.
@@ -105,18 +103,18 @@ func (s *Server) ActivateStagedSecret(clientID string) error {
 }
 
 // EnableAccount enables a business unit on the package's Access tab, or takes
-// it away. It shows after Mode.Propagation.
+// it away, at once: Salesforce may take up to five minutes (documented).
 func (s *Server) EnableAccount(clientID, accountID string, enabled bool) error {
 	if !isMID(accountID) {
 		return fmt.Errorf("%q is not a MID: use up to 18 digits", accountID)
 	}
-	return s.changePackage(clientID, s.Mode().Propagation, func(in *installed) { in.enabled[accountID] = enabled })
+	return s.changePackage(clientID, 0, func(in *installed) { in.enabled[accountID] = enabled })
 }
 
-// SetScopes changes the package's scopes. It shows in new tokens after
-// Mode.Propagation.
+// SetScopes changes the package's scopes, at once: Salesforce may take up to five
+// minutes (documented).
 func (s *Server) SetScopes(clientID string, scopes ...string) error {
-	return s.changePackage(clientID, s.Mode().Propagation, func(in *installed) { in.setScopes(scopes) })
+	return s.changePackage(clientID, 0, func(in *installed) { in.setScopes(scopes) })
 }
 
 // DisablePackage disables a package, or enables it again, at once.
@@ -171,9 +169,6 @@ func (p *packages) authorize(r *tokenRequest, now time.Time, mode *Mode) (grant,
 	in, err := p.find(r.clientID, now)
 	if err != nil {
 		return grant{}, UnknownClient
-	}
-	if in.Legacy {
-		return grant{}, LegacyPackage
 	}
 	known := r.clientSecret == in.ClientSecret || in.StagedSecret != "" && r.clientSecret == in.StagedSecret
 	if !known || in.Disabled {

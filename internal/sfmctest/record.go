@@ -2,8 +2,6 @@ package sfmctest
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strings"
 	"sync"
@@ -52,10 +50,8 @@ type Identity struct {
 // IdentityCount counts the token requests of an identity.
 type IdentityCount struct {
 	Identity
-	// SecretFingerprint tells secrets apart without showing them.
-	SecretFingerprint string `json:"secretFingerprint"`
-	Requests          int    `json:"requests"`
-	Issued            int    `json:"issued"`
+	Requests int `json:"requests"`
+	Issued   int `json:"issued"`
 }
 
 // record remembers the latest requests and counts all of them.
@@ -162,22 +158,19 @@ func (s *Server) Counts() []IdentityCount {
 		all = append(all, *counted)
 	}
 	s.record.lock.Unlock()
-	for i := range all {
-		sum := sha256.Sum256([]byte(all[i].ClientSecret))
-		all[i].SecretFingerprint = hex.EncodeToString(sum[:4])
-	}
 	slices.SortFunc(all, func(a, b IdentityCount) int {
 		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), cmp.Compare(a.AccountID, b.AccountID),
-			cmp.Compare(a.Scopes, b.Scopes), cmp.Compare(a.SecretFingerprint, b.SecretFingerprint))
+			cmp.Compare(a.Scopes, b.Scopes), cmp.Compare(a.ClientSecret, b.ClientSecret))
 	})
 	return all
 }
 
-// ResetRecord forgets all requests and sets the counters to zero. Tokens,
-// packages, mode and faults stay.
+// ResetRecord forgets all token requests and calls, and sets the counters to zero.
+// Tokens, packages, mode and faults stay.
 func (s *Server) ResetRecord() {
 	r := &s.record
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	r.latest, r.next, r.count, r.issued, r.byIdentity = nil, 0, 0, 0, nil
+	s.calls.reset()
 }

@@ -70,6 +70,7 @@ type Server struct {
 	faults   faults
 	throttle throttle
 	record   record
+	calls    calls
 
 	lock   sync.Mutex // guards what follows
 	http   *http.Server

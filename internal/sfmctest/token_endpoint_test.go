@@ -44,10 +44,10 @@ func TestATokenHasFourPartsAnd512CharactersAndEmbedsTheClientID(t *testing.T) {
 const docs = "https://developer.salesforce.com/docs"
 
 func TestRefusalsHaveTheRecordedStatusAndBody(t *testing.T) {
-	legacy, disabled := journeys(), journeys()
-	legacy.ClientID, legacy.Legacy = "legacy", true
+	disabled := journeys()
 	disabled.ClientID, disabled.Disabled = "disabled", true
-	s, _ := startServer(t, sfmctest.Options{Packages: []sfmctest.Package{legacy, disabled}})
+	s, _ := startServer(t, sfmctest.Options{Packages: []sfmctest.Package{disabled}})
+	s.AddFaults(sfmctest.Fault{ClientID: "legacy", Refusal: sfmctest.LegacyPackage})
 	invalidClient := `{"error":"invalid_client","error_description":"Client authentication failed. Make sure that the client ID and client secret are valid and that the package is installed and enabled.","error_uri":"` + docs + `"}`
 
 	for name, row := range map[string]struct {

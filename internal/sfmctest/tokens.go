@@ -39,6 +39,7 @@ type tokens struct {
 
 type issuedToken struct {
 	grant
+	number              uint64
 	issuedAt, expiresAt time.Time
 	length              int
 }
@@ -63,10 +64,10 @@ func (t *tokens) issue(g grant, now time.Time, mode *Mode, length int) string {
 	if length == 0 {
 		length = tokenLength
 	}
-	token := issuedToken{g, now, now.Add(mode.realLife()), length}
 	t.lock.Lock()
 	t.last++
 	number := t.last
+	token := issuedToken{g, number, now, now.Add(mode.realLife()), length}
 	if len(t.issued) >= t.sweepAt {
 		t.forgetDead(now)
 	}

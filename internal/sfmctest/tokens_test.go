@@ -75,19 +75,28 @@ func TestTokensThatWereNeverIssuedAreRefused(t *testing.T) {
 	g.Expect(mustSend(t, s, http.MethodGet, "platform/v1/tokenContext", nil, "").status).To(Equal(http.StatusUnauthorized))
 }
 
-func TestSOAPSaysTokenExpired(t *testing.T) {
+func TestSOAPAnswersRetrieveAndSaysTokenExpired(t *testing.T) {
 	g := NewWithT(t)
 	s, clock := startServer(t, sfmctest.Options{})
 	token := ask(t, s, with(map[string]any{"account_id": emea})).token(t).AccessToken
-	call := func() reply {
+	call := func(body string) reply {
 		return mustSend(t, s, http.MethodPost, "Service.asmx", http.Header{"Content-Type": {"text/xml"}},
-			`<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header><fueloauth xmlns="http://exacttarget.com">`+token+`</fueloauth></s:Header><s:Body/></s:Envelope>`)
+			`<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Header><fueloauth xmlns="http://exacttarget.com">`+token+`</fueloauth></s:Header><s:Body>`+body+`</s:Body></s:Envelope>`)
 	}
-	got := call()
+	retrieve := func(objectType string) string {
+		return `<RetrieveRequestMsg xmlns="http://exacttarget.com/wsdl/partnerAPI"><RetrieveRequest><ObjectType>` + objectType + `</ObjectType></RetrieveRequest></RetrieveRequestMsg>`
+	}
+	got := call(retrieve("BusinessUnit"))
 	g.Expect(got.status).To(Equal(http.StatusOK))
-	g.Expect(got.body).To(ContainSubstring(emea))
+	g.Expect(got.body).To(And(ContainSubstring("<OverallStatus>OK</OverallStatus>"), ContainSubstring("<ID>"+emea+"</ID>")))
+	got = call(retrieve("A&amp;B"))
+	g.Expect(got.status).To(Equal(http.StatusOK))
+	g.Expect(got.body).To(ContainSubstring("Unable to find a handler for object type: A&amp;B."))
+	got = call("<CreateRequest/>")
+	g.Expect(got.status).To(Equal(http.StatusInternalServerError))
+	g.Expect(got.body).To(ContainSubstring("answers Retrieve alone"))
 	pass(clock, time.Hour)
-	got = call()
+	got = call(retrieve("BusinessUnit"))
 	g.Expect(got.status).To(Equal(http.StatusInternalServerError))
 	g.Expect(got.body).To(ContainSubstring("<faultstring>Token Expired</faultstring>"))
 	g.Expect(mustSend(t, s, http.MethodPost, "Service.asmx", nil, "no XML").status).To(Equal(http.StatusInternalServerError))
