@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak e2e e2e-image fuzz lint vulncheck gitops monitoring generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers e2e e2e-image fuzz lint vulncheck gitops monitoring generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -61,7 +61,10 @@ neighbours: control-plane ## Run the bad neighbours of the fault suite in their 
 soak: control-plane ## Run faults at random for SOAK (1h).
 	cd test && go test -count=1 -timeout 0 ./faults -run Soak -soak $(SOAK) -v
 
-e2e: ## Run the image on a node, with consumers in pods (needs root on Linux with Debian's packages), or on the cluster that KUBECONFIG names.
+consumers: control-plane ## Run the examples of config/samples/consumers over several refreshes (needs curl, python3, node, npm and a JDK, which root on Debian gets).
+	cd test && go test -count=1 -timeout 30m -v ./consumers
+
+e2e: $(if $(KUBECONFIG),,consumers) ## Run the examples of consumers, then the image on a node, with consumers in pods (needs root on Linux with Debian's packages), or on the cluster that KUBECONFIG names.
 	cd test && $(if $(KUBECONFIG),KUBECONFIG=$(abspath $(KUBECONFIG))) go test -count=1 -timeout 45m -v ./e2e $(if $(KUBECONFIG),-run Consumer)
 
 e2e-image: ## Write the image that e2e needs beside the operator's, to be loaded into a cluster of your own.
