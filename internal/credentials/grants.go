@@ -5,10 +5,10 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/access"
 )
 
 // IndexGrants is the index of SFMCAccessGrants by what they grant to whom; see GrantKeys.
@@ -44,36 +44,12 @@ func (s *Store) Candidates(ctx context.Context, obj *v1alpha1.SFMCToken) ([]v1al
 
 // Covers reports whether a grant alone is enough for an SFMCToken.
 func (s *Store) Covers(ctx context.Context, grant *v1alpha1.SFMCAccessGrant, obj *v1alpha1.SFMCToken) (bool, error) {
-	spec := &grant.Spec
-	if !grant.DeletionTimestamp.IsZero() || grant.Namespace != KeyOf(obj).Namespace ||
-		spec.CredentialsSecretRef.Name != obj.Spec.CredentialsSecretRef.Name ||
-		!slices.Contains(spec.AccountIDs, v1alpha1.AccountID(obj.Spec.AccountID)) ||
-		!coversScopes(spec.Scopes, obj.Spec.Scopes) {
-		return false, nil
+	if len(s.Namespaces) > 0 {
+		return access.Covers(grant, obj, nil)
 	}
-	for _, from := range spec.From {
-		if from.Namespace == obj.Namespace {
-			return true, nil
-		}
-		selector, err := metav1.LabelSelectorAsSelector(from.NamespaceSelector)
-		if err != nil || from.NamespaceSelector == nil || len(s.Namespaces) > 0 {
-			continue // the grant's status says if this entry can't be used
-		}
-		namespace, err := s.namespace(ctx, obj.Namespace)
-		if err != nil {
-			return false, err
-		}
-		if namespace != nil && selector.Matches(labels.Set(namespace.Labels)) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// coversScopes reports whether a bound covers the requested scopes: they must be named, and be within it.
-func coversScopes(bound, requested []v1alpha1.Scope) bool {
-	isBeyond := func(scope v1alpha1.Scope) bool { return !slices.Contains(bound, scope) }
-	return len(bound) == 0 || len(requested) > 0 && !slices.ContainsFunc(requested, isBeyond)
+	return access.Covers(grant, obj, func() (*metav1.PartialObjectMetadata, error) {
+		return s.namespace(ctx, obj.Namespace)
+	})
 }
 
 func (s *Store) namespace(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
