@@ -100,7 +100,7 @@ func run(s settings) error {
 	ctrl.Log.Info("sfmctoken-operator",
 		"version", built.Version, "revision", built.Revision, "goVersion", built.GoVersion)
 	for i, host := range s.AllowedAuthHosts {
-		parsed, err := sfmc.ParseAllowedHost(host)
+		parsed, err := sfmc.ParseAllowedHost("--allow-auth-host", host)
 		if err != nil {
 			return err
 		}

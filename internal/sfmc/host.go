@@ -15,7 +15,10 @@ var tenantAuthHost = regexp.MustCompile(`^mc[a-z0-9-]{26}\.auth\.marketingclouda
 // instanceHost is the form of the hosts that people take for it.
 var instanceHost = regexp.MustCompile(`\.(rest|soap)\.marketingcloudapis\.com$`)
 
-// HostNotAllowedError says why an Authentication Base URI is refused. It quotes nothing of the value, which may be
+// tenantRESTHost is the form of every tenant's REST host.
+var tenantRESTHost = regexp.MustCompile(`^mc[a-z0-9-]{26}\.rest\.marketingcloudapis\.com$`)
+
+// HostNotAllowedError says why an address is refused. It quotes nothing of the value, which may be
 // a client secret pasted under the wrong key.
 type HostNotAllowedError struct{ Problem string }
 
@@ -61,11 +64,29 @@ func ParseAuthBaseURI(uri string, allowed []string) (string, error) {
 	return host, nil
 }
 
-// ParseAllowedHost checks one value of --allow-auth-host: a host name or address, optionally with a port.
-func ParseAllowedHost(value string) (string, error) {
+// ParseRESTInstanceURL returns the host, with the port if there is one, of a REST instance URL, to which a token may be
+// sent: one of Marketing Cloud's own, or one that allowed names exactly. Who may edit a target Secret must not learn a
+// token by it from somebody else.
+func ParseRESTInstanceURL(uri string, allowed []string) (string, error) {
+	parsed, err := url.Parse(uri)
+	if err != nil || parsed.Scheme != "https" || parsed.Host == "" || parsed.User != nil || parsed.RawQuery != "" ||
+		parsed.Path != "" && parsed.Path != "/" || parsed.ForceQuery || strings.Contains(uri, "#") {
+		return "", &HostNotAllowedError{Problem: "it is not https:// and a host"}
+	}
+	host := strings.ToLower(parsed.Host)
+	if !slices.Contains(allowed, host) && !tenantRESTHost.MatchString(host) {
+		return "", &HostNotAllowedError{Problem: "its host is not Marketing Cloud's (28 characters that start with " +
+			"mc, then .rest.marketingcloudapis.com)"}
+	}
+	return host, nil
+}
+
+// ParseAllowedHost checks one value of a flag such as --allow-auth-host: a host name or address, optionally with a
+// port.
+func ParseAllowedHost(flag, value string) (string, error) {
 	parsed, err := url.Parse("https://" + value)
 	if err != nil || value == "" || parsed.Host != value || parsed.Hostname() == "" || strings.HasSuffix(value, ":") {
-		return "", fmt.Errorf("--allow-auth-host %q must be HOST or HOST:PORT, without scheme and path", value)
+		return "", fmt.Errorf("%s %q must be HOST or HOST:PORT, without scheme and path", flag, value)
 	}
 	return strings.ToLower(value), nil
 }

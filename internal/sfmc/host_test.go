@@ -135,6 +135,47 @@ func TestAnAllowedHostIsAcceptedExactly(t *testing.T) {
 	}
 }
 
+func TestATokenIsSentToMarketingCloudAlone(t *testing.T) {
+	const own = goodTenant + ".rest.marketingcloudapis.com"
+	allowed := []string{"gateway.example", "127.0.0.1:8443"}
+	for uri, host := range map[string]string{
+		"https://" + own + "/":                    own,
+		"https://" + own:                          own,
+		"https://" + strings.ToUpper(own) + "/":   own,
+		"https://gateway.example/":                "gateway.example",
+		"https://127.0.0.1:8443/":                 "127.0.0.1:8443",
+		"https://127.0.0.1:8444/":                 "",
+		"http://" + own + "/":                     "",
+		own:                                       "",
+		"":                                        "",
+		"https://":                                "",
+		"https://" + own + ":443/":                "",
+		"https://" + own + "/platform":            "",
+		"https://" + own + "/?a=b":                "",
+		"https://" + own + "/#a":                  "",
+		"https://" + own + "@evil.example/":       "",
+		"https://" + own + ".evil.example/":       "",
+		"https://x." + own + "/":                  "",
+		"https://" + goodHost + "/":               "", // the authentication host
+		"https://evil.example/" + own:             "",
+		"https://x.gateway.example/":              "",
+		"https://rest.marketingcloudapis.com/":    "",
+		"https://" + own + "\n.evil.example":      "",
+		"https://" + wrongTenant + own[28:] + "/": "",
+	} {
+		g := NewWithT(t)
+		got, err := ParseRESTInstanceURL(uri, allowed)
+		g.Expect(got).To(Equal(host), uri)
+		if host != "" {
+			g.Expect(err).NotTo(HaveOccurred(), uri)
+			continue
+		}
+		var refused *HostNotAllowedError
+		g.Expect(errors.As(err, &refused)).To(BeTrue(), uri)
+		g.Expect(err.Error()).NotTo(Or(ContainSubstring(goodTenant), ContainSubstring("evil"), ContainSubstring("gateway")))
+	}
+}
+
 func TestAnAllowedHostIsAHostWithAtMostAPort(t *testing.T) {
 	for value, want := range map[string]string{
 		"gateway.example":      "gateway.example",
@@ -144,7 +185,7 @@ func TestAnAllowedHostIsAHostWithAtMostAPort(t *testing.T) {
 		"[::1]:8443":           "[::1]:8443",
 	} {
 		g := NewWithT(t)
-		got, err := ParseAllowedHost(value)
+		got, err := ParseAllowedHost("--allow-auth-host", value)
 		g.Expect(err).NotTo(HaveOccurred(), value)
 		g.Expect(got).To(Equal(want))
 	}
@@ -153,7 +194,7 @@ func TestAnAllowedHostIsAHostWithAtMostAPort(t *testing.T) {
 		"gateway.example:", ":8443", "gateway.example:https", "two hosts", "a?b", "a#b", "::1",
 	} {
 		g := NewWithT(t)
-		got, err := ParseAllowedHost(value)
+		got, err := ParseAllowedHost("--allow-auth-host", value)
 		g.Expect(err).To(MatchError(ContainSubstring("must be HOST or HOST:PORT")), "%q became %q", value, got)
 	}
 }
