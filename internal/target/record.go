@@ -143,3 +143,23 @@ func (r Record) tokenIn(secret *corev1.Secret) *token.Token {
 	}
 	return held
 }
+
+// publicFields are those fields of a record that may be shown to whom the Secret may not be: no digest is among them.
+var publicFields = []string{
+	"owner", "authHost", "accountID", "scopes", "issuedAt", "expiresAt", "refreshRequest", "labels", "annotations",
+	"ownerUID", "credentials", "clientSecretKey", "clientSecretExpiresAt",
+}
+
+// PublicRecordOf returns what may be shown of the record in a target Secret, by its metadata alone; nil if it has none.
+func PublicRecordOf(secret metav1.Object) map[string]json.RawMessage {
+	if secret.GetAnnotations()[recordAnnotation] == "" {
+		return nil
+	}
+	public := map[string]json.RawMessage{}
+	encoded := mustMarshal(recordOf(secret)) // what isn't known here is left out
+	if err := json.Unmarshal(encoded, &public); err != nil {
+		panic(err) // it was just made
+	}
+	maps.DeleteFunc(public, func(field string, _ json.RawMessage) bool { return !slices.Contains(publicFields, field) })
+	return public
+}

@@ -320,3 +320,15 @@ func TestANewKeyOfTheTableIsWrittenSealedAndOfferedToTemplates(t *testing.T) {
 		g.Expect(Of(forged).Token).To(BeNil(), "sealed again: %s", value)
 	}
 }
+
+func TestWhatIsShownOfARecordIsNoDigest(t *testing.T) {
+	g := NewWithT(t)
+	secret := &metav1.PartialObjectMetadata{}
+	g.Expect(PublicRecordOf(secret)).To(BeNil())
+	secret.Annotations = map[string]string{recordAnnotation: `{"owner": "journeys", "identity": "canary1", "clientIDHash": "canary2",
+		"accountID": "510004567", "proof": "canary3", "aliases": ["canary4"], "refused": "canary5", "seal": "canary6", "fromALaterVersion": "canary7"}`}
+	shown := string(mustMarshal(PublicRecordOf(secret)))
+	g.Expect(shown).To(MatchJSON(`{"owner": "journeys", "accountID": "510004567"}`))
+	secret.Annotations[recordAnnotation] = "canary8"
+	g.Expect(string(mustMarshal(PublicRecordOf(secret)))).NotTo(ContainSubstring("canary"))
+}
