@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -19,18 +19,15 @@ import (
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/doctor"
-	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
-const (
-	problemWidth = 60 // doctor has the whole of it
-	maxSharers   = 3
-)
+const problemWidth = 60 // doctor has the whole of it
 
 // listing is how the list is printed.
 type listing struct {
 	selector  string
 	noHeaders bool
+	watches   bool
 	format    *genericclioptions.PrintFlags
 }
 
@@ -47,6 +44,7 @@ func (l *listing) addFlags(command *cobra.Command) {
 	output.Usage = "wide for more columns, or the SFMCTokens themselves: " +
 		strings.Join(l.format.AllowedFormats(), ", ")
 	command.Flags().StringVarP(&l.selector, "selector", "l", "", "Show those that a label query selects")
+	command.Flags().BoolVarP(&l.watches, "watch", "w", false, "Print the table, and then a line for each change")
 	command.Flags().BoolVar(&l.noHeaders, "no-headers", false, "Print the table without its first line")
 }
 
@@ -73,44 +71,30 @@ func (p *plugin) list(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if printer != nil {
+	switch {
+	case p.listing.watches && printer != nil:
+		return errors.New("--watch prints the table: leave out --output, or say " + formatWide)
+	case p.listing.watches:
+		return p.watch(ctx)
+	case printer != nil:
 		return p.print(ctx, printer)
 	}
-	tokens, narrow, err := listWidest(ctx, metav1.ListOptions{}, p.tokens("").List, p.tokens(p.namespace).List)
+	shared, err := p.sharing(ctx)
 	if err != nil {
-		return fmt.Errorf("list SFMCTokens: %w", err)
+		return err
 	}
-	targets := metav1.ListOptions{LabelSelector: labels.Set{target.ManagedByLabel: target.ManagedByValue}.String()}
-	secrets, narrowSecrets, err := listWidest(ctx, targets, p.secrets.List, p.secrets.Namespace(p.namespace).List)
-	unknown := apierrors.IsForbidden(err)
-	if unknown {
-		secrets = &metav1.PartialObjectMetadataList{} // the client has returned nil
-	} else if err != nil {
-		return fmt.Errorf("list the metadata of Secrets: %w", err)
-	}
-	sharers := doctor.Sharers(tokens.Items, secrets.Items)
-	shown := slices.DeleteFunc(tokens.Items, func(token v1alpha1.SFMCToken) bool {
+	shown := slices.DeleteFunc(shared.tokens, func(token v1alpha1.SFMCToken) bool {
 		return p.namespace != "" && token.Namespace != p.namespace || !selected.Matches(labels.Set(token.Labels))
 	})
 	if len(shown) == 0 {
 		fmt.Fprintln(p.ErrOut, p.nothingFound())
 		return nil
 	}
-	shared := func(token *v1alpha1.SFMCToken) string {
-		if unknown {
-			return "?"
-		}
-		return names(token.Namespace, sharers[types.NamespacedName{Namespace: token.Namespace, Name: token.Name}])
-	}
-	if err := p.table(shown, shared); err != nil {
+	if err := p.table(shown, shared.cell); err != nil {
 		return err
 	}
-	switch {
-	case unknown:
-		fmt.Fprintln(p.ErrOut, "SHARED WITH is unknown: you may not list Secrets.")
-	case narrow || narrowSecrets:
-		fmt.Fprintf(p.ErrOut, "SHARED WITH knows of namespace %s only: "+
-			"you may not list SFMCTokens and Secrets in all namespaces.\n", p.namespace)
+	if note := shared.note(p.namespace); note != "" {
+		fmt.Fprintf(p.ErrOut, "SHARED WITH %s.\n", note)
 	}
 	return nil
 }
@@ -140,8 +124,7 @@ func (p *plugin) print(ctx context.Context, printer printers.ResourcePrinter) er
 func (p *plugin) table(tokens []v1alpha1.SFMCToken, shared func(*v1alpha1.SFMCToken) string) error {
 	rows := tabwriter.NewWriter(p.Out, 0, 0, 3, ' ', 0)
 	if !p.listing.noHeaders {
-		fmt.Fprintln(rows, p.cells("NAMESPACE", "NAME", "READY", "BU", "EXPIRES", "NEXT REFRESH", "SHARED WITH",
-			"PROBLEM", "CREDENTIALS", "TARGET"))
+		fmt.Fprintln(rows, p.header())
 	}
 	for i := range tokens {
 		fmt.Fprintln(rows, p.row(&tokens[i], shared(&tokens[i])))
@@ -149,16 +132,9 @@ func (p *plugin) table(tokens []v1alpha1.SFMCToken, shared func(*v1alpha1.SFMCTo
 	return rows.Flush()
 }
 
-// listWidest returns what is in all namespaces, because tokens are shared across them; if that is forbidden, what is in
-// the one that is asked for.
-func listWidest[L any](
-	ctx context.Context, options metav1.ListOptions, all, here func(context.Context, metav1.ListOptions) (L, error),
-) (found L, narrow bool, err error) {
-	found, err = all(ctx, options)
-	if narrow = apierrors.IsForbidden(err); narrow {
-		found, err = here(ctx, options)
-	}
-	return found, narrow, err
+func (p *plugin) header() string {
+	return p.cells("NAMESPACE", "NAME", "READY", "BU", "EXPIRES", "NEXT REFRESH", "SHARED WITH", "PROBLEM",
+		"CREDENTIALS", "TARGET")
 }
 
 func (p *plugin) row(token *v1alpha1.SFMCToken, shared string) string {
@@ -173,15 +149,26 @@ func (p *plugin) row(token *v1alpha1.SFMCToken, shared string) string {
 	}
 	return p.cells(token.Namespace, token.Name, ready, cmp.Or(token.Spec.AccountID, "-"),
 		doctor.When(token.Status.ExpiresAt, now), doctor.When(token.Status.RefreshAt, now), shared, problem,
-		cmp.Or(token.Spec.CredentialsSecretRef.Namespace, token.Namespace)+"/"+token.Spec.CredentialsSecretRef.Name,
-		token.TargetSecretName())
+		credentialsOf(token).String(), token.TargetSecretName())
 }
 
-// wideColumns are the last ones, which only the wide table has.
-const wideColumns = 2
+const (
+	wideColumns  = 2 // the last ones, which only the wide table has
+	sharedColumn = 5 // behind the namespace
+)
 
-// cells returns a row; the namespace is in it only if there can be several.
+// credentialsOf returns the name of the credentials Secret that an SFMCToken refers to.
+func credentialsOf(token *v1alpha1.SFMCToken) types.NamespacedName {
+	ref := token.Spec.CredentialsSecretRef
+	return types.NamespacedName{Namespace: cmp.Or(ref.Namespace, token.Namespace), Name: ref.Name}
+}
+
+// cells returns a row; the namespace is in it only if there can be several, and who shares a token only if it is known
+// of all: a watch sees one SFMCToken after the other.
 func (p *plugin) cells(namespace string, others ...string) string {
+	if p.listing.watches {
+		others = slices.Delete(others, sharedColumn, sharedColumn+1)
+	}
 	if *p.listing.format.OutputFormat != formatWide {
 		others = others[:len(others)-wideColumns]
 	}
@@ -189,18 +176,6 @@ func (p *plugin) cells(namespace string, others ...string) string {
 		others = append([]string{namespace}, others...)
 	}
 	return strings.Join(others, "\t")
-}
-
-// names returns those of SFMCTokens, with the namespace if it is another one.
-func names(namespace string, keys []types.NamespacedName) string {
-	var names []string
-	for _, key := range keys[:min(len(keys), maxSharers)] {
-		names = append(names, strings.TrimPrefix(key.String(), namespace+"/"))
-	}
-	if more := len(keys) - len(names); more > 0 {
-		names = append(names, fmt.Sprintf("+%d", more))
-	}
-	return cmp.Or(strings.Join(names, ","), "-")
 }
 
 func (p *plugin) nothingFound() string {

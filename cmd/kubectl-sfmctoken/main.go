@@ -1,9 +1,9 @@
 // Command kubectl-sfmctoken is a plugin of kubectl that shows how SFMCTokens are, names the pods that miss refreshes,
-// asks for a new token, suspends and resumes. It never reads what is in a Secret.
+// asks for a new token, suspends and resumes, says whom a token acts for, and looks at the operator itself. Only whoami
+// reads what is in a Secret, and it prints no token.
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,21 +15,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-	"k8s.io/client-go/gentype"
-	"k8s.io/client-go/kubernetes/scheme"
-	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
-	batchv1client "k8s.io/client-go/kubernetes/typed/batch/v1"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/metadata"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // whatever kubectl can log in with
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
-	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/version"
 )
 
@@ -55,15 +46,16 @@ type plugin struct {
 	connection    *genericclioptions.ConfigFlags
 	allNamespaces bool
 	listing       listing
+	diagnosis     diagnosis
+	asking        asking
+	reporting     reporting
 	timeout       time.Duration
-	understood    bool // the command line is right
+	clientOnly    bool   // of version
+	home          string // the operator's namespace
+	understood    bool   // the command line is right
 
 	namespace string // all if empty
-	tokens    func(namespace string) *gentype.ClientWithList[*v1alpha1.SFMCToken, *v1alpha1.SFMCTokenList]
-	pods      corev1client.PodsGetter
-	apps      appsv1client.AppsV1Interface
-	batch     batchv1client.BatchV1Interface
-	secrets   metadata.Getter // has the record of a token, an annotation; the token itself stays in the cluster
+	clients
 }
 
 func main() {
@@ -98,22 +90,12 @@ func run(ctx context.Context, args []string, streams genericiooptions.IOStreams)
 // commands returns the command line, which lists unless told else.
 func (p *plugin) commands() *cobra.Command {
 	list := p.command("list", "Show a line for each SFMCToken", cobra.NoArgs, p.list)
-	doctor := p.command("doctor", "Name problems, and pods that read a token once, when they start; exit with 1 if any",
-		cobra.NoArgs, p.doctor)
-	refresh := p.command("refresh NAME", "Ask for a new token and wait for it; exit with 1 if there is none",
-		cobra.ExactArgs(1), p.refresh)
-	suspend := p.command("suspend NAME...", "End the refreshes of SFMCTokens; their tokens stay until they expire",
-		cobra.MinimumNArgs(1), p.suspend)
-	resume := p.command("resume NAME...", "Have SFMCTokens refreshed again", cobra.MinimumNArgs(1), p.resume)
-	for _, named := range []*cobra.Command{refresh, suspend, resume} {
-		named.ValidArgsFunction = p.complete
-	}
-	refresh.Flags().DurationVar(&p.timeout, "timeout", time.Minute, "How long to wait")
 	root := &cobra.Command{
 		Use:         "kubectl-sfmctoken",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl sfmctoken"},
 		Long: `Shows how SFMCTokens are, names the pods that miss their refreshes, asks for a new token,
-suspends and resumes. Without a command, it lists. Each command exits with 2 if it can't do its work.`,
+suspends and resumes, says whom a token acts for, and looks at the operator itself.
+Without a command, it lists. Each command exits with 2 if it can't do its work.`,
 		Version: version.Get().String(),
 		Args:    cobra.NoArgs, RunE: list.RunE, SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -124,9 +106,50 @@ suspends and resumes. Without a command, it lists. Each command exits with 2 if 
 	root.MarkFlagsMutuallyExclusive("namespace", "all-namespaces")
 	p.listing.addFlags(root)
 	root.LocalNonPersistentFlags().VisitAll(list.Flags().AddFlag)
-	doctor.Flags().AddFlag(root.Flag("all-namespaces"))
-	root.AddCommand(list, doctor, refresh, suspend, resume)
+	root.AddCommand(list)
+	root.AddCommand(p.commandsForOne()...)
+	root.AddCommand(p.commandsForAll(root)...)
 	return root
+}
+
+// commandsForOne returns the commands about SFMCTokens that the command line names.
+func (p *plugin) commandsForOne() []*cobra.Command {
+	status := p.command("status NAME", "Show all that there is to know of an SFMCToken; exit with 1 if it isn't Ready",
+		cobra.ExactArgs(1), p.status)
+	refresh := p.command("refresh NAME", "Ask for a new token and wait for it; exit with 1 if there is none",
+		cobra.ExactArgs(1), p.refresh)
+	suspend := p.command("suspend NAME...", "End the refreshes of SFMCTokens; their tokens stay until they expire",
+		cobra.MinimumNArgs(1), p.suspend)
+	resume := p.command("resume NAME...", "Have SFMCTokens refreshed again", cobra.MinimumNArgs(1), p.resume)
+	whoami := p.command("whoami NAME", "Ask Marketing Cloud whom a token acts for; exit with 1 if it isn't accepted",
+		cobra.ExactArgs(1), p.whoami)
+	refresh.Flags().DurationVar(&p.timeout, "timeout", time.Minute, "How long to wait")
+	whoami.Flags().AddFlag(refresh.Flag("timeout"))
+	p.asking.addFlags(whoami)
+	all := []*cobra.Command{status, refresh, suspend, resume, whoami}
+	for _, command := range all {
+		command.ValidArgsFunction = p.complete
+	}
+	return all
+}
+
+// commandsForAll returns the commands about all SFMCTokens of a namespace, and about the operator.
+func (p *plugin) commandsForAll(root *cobra.Command) []*cobra.Command {
+	doctor := p.command("doctor", "Name problems, and pods that read a token once, when they start; exit with 1 if any",
+		cobra.NoArgs, p.doctor)
+	check := p.command("check", "Tell whether the operator is installed and runs; exit with 1 if not",
+		cobra.NoArgs, p.check)
+	version := p.command("version", "Show the plugin's version and the operator's", cobra.NoArgs, p.version)
+	report := p.command("report", "Write an archive for a bug report, without anything secret", cobra.NoArgs, p.report)
+	doctor.Flags().AddFlag(root.Flag("all-namespaces"))
+	report.Flags().AddFlag(root.Flag("all-namespaces"))
+	p.diagnosis.addFlags(doctor)
+	p.reporting.addFlags(report)
+	version.Flags().BoolVar(&p.clientOnly, "client", false, "Show the plugin's version alone")
+	check.Flags().StringVar(&p.home, "operator-namespace", "sfmctoken-system", "Namespace that the operator runs in")
+	version.Flags().AddFlag(check.Flag("operator-namespace"))
+	report.Flags().AddFlag(check.Flag("operator-namespace"))
+	return []*cobra.Command{doctor, check, version, report}
 }
 
 // command returns a command that connects to the cluster once the command line is understood, and then works.
@@ -138,8 +161,10 @@ func (p *plugin) command(
 			return errors.New("--timeout must be more than 0")
 		}
 		p.understood = true
-		if err := p.connect(); err != nil {
-			return err
+		if !p.clientOnly {
+			if err := p.connect(); err != nil {
+				return err
+			}
 		}
 		return work(command.Context(), names)
 	}
@@ -163,37 +188,4 @@ func (p *plugin) complete(
 		}
 	}
 	return candidates, cobra.ShellCompDirectiveNoFileComp
-}
-
-func (p *plugin) connect() error {
-	config, err := p.connection.ToRESTConfig()
-	if err != nil {
-		return fmt.Errorf("find a cluster: %w", err)
-	}
-	config.UserAgent = version.Get().UserAgent("kubectl-sfmctoken")
-	config.QPS = -1 // a handful of requests
-	if !p.allNamespaces {
-		if p.namespace, _, err = p.connection.ToRawKubeConfigLoader().Namespace(); err != nil {
-			return fmt.Errorf("find a namespace: %w", err)
-		}
-	}
-	core, coreErr := corev1client.NewForConfig(config)
-	apps, appsErr := appsv1client.NewForConfig(config)
-	batch, batchErr := batchv1client.NewForConfig(config)
-	objects, objectsErr := metadata.NewForConfig(config)
-	schemeErr := v1alpha1.AddToScheme(scheme.Scheme)
-	config.APIPath, config.GroupVersion = "/apis", &v1alpha1.GroupVersion
-	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
-	own, ownErr := rest.RESTClientFor(config)
-	if err := cmp.Or(coreErr, appsErr, batchErr, objectsErr, schemeErr, ownErr); err != nil {
-		return fmt.Errorf("connect to the cluster: %w", err)
-	}
-	p.pods, p.apps, p.batch = core, apps, batch
-	p.secrets = objects.Resource(corev1.SchemeGroupVersion.WithResource("secrets"))
-	p.tokens = func(namespace string) *gentype.ClientWithList[*v1alpha1.SFMCToken, *v1alpha1.SFMCTokenList] {
-		return gentype.NewClientWithList("sfmctokens", own, scheme.ParameterCodec, namespace,
-			func() *v1alpha1.SFMCToken { return &v1alpha1.SFMCToken{} },
-			func() *v1alpha1.SFMCTokenList { return &v1alpha1.SFMCTokenList{} })
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/utils/clock"
 )
 
 func TestAWrongCommandLineIsRefusedWithASentence(t *testing.T) {
@@ -27,7 +28,13 @@ func TestAWrongCommandLineIsRefusedWithASentence(t *testing.T) {
 		{"doctor --timeout 5s", "unknown flag: --timeout; see kubectl sfmctoken doctor --help"},
 		{"suspend", "requires at least 1 arg(s), only received 0; see kubectl sfmctoken suspend --help"},
 		{"resume a -A", "unknown shorthand flag: 'A' in -A; see kubectl sfmctoken resume --help"},
-		{"doctor -o json", "unknown shorthand flag: 'o' in -o; see kubectl sfmctoken doctor --help"},
+		{"doctor -o yaml", "--output must be json, or left out; see kubectl sfmctoken doctor --help"},
+		{"status", "accepts 1 arg(s), received 0; see kubectl sfmctoken status --help"},
+		{"whoami a b", "accepts 1 arg(s), received 2; see kubectl sfmctoken whoami --help"},
+		{"whoami a --timeout 0s", "--timeout must be more than 0; see kubectl sfmctoken whoami --help"},
+		{"check -A", "unknown shorthand flag: 'A' in -A; see kubectl sfmctoken check --help"},
+		{"status a -A", "unknown shorthand flag: 'A' in -A; see kubectl sfmctoken status --help"},
+		{"report -A -n marketing", "[all-namespaces namespace] were all set; see kubectl sfmctoken report --help"},
 		{"refresh a --timeout 0s", "--timeout must be more than 0; see kubectl sfmctoken refresh --help"},
 		{"refresh a --timeout -5s", "--timeout must be more than 0; see kubectl sfmctoken refresh --help"},
 		{"refresh a --timeout soon", `invalid duration "soon"; see kubectl sfmctoken refresh --help`},
@@ -66,13 +73,19 @@ func TestFlagsStandBeforeAndAfterWords(t *testing.T) {
 		{"", "GET /sfmctokens", "default", time.Minute},
 		{"-o json -A", "GET /sfmctokens", "", time.Minute},
 		{"list -l team=emea -o name", "GET /namespaces/default/sfmctokens", "default", time.Minute}, // sharers aren't shown
+		{"-w -A", "GET /sfmctokens", "", time.Minute},
+		{"list --watch", "GET /namespaces/default/sfmctokens", "default", time.Minute}, // sharers aren't shown
+		{"status journeys", "GET /namespaces/default/sfmctokens/journeys", "default", time.Minute},
+		{"whoami journeys --timeout 5s", "GET /namespaces/default/sfmctokens/journeys", "default", 5 * time.Second},
+		{"doctor -o json", "GET /namespaces/default/sfmctokens", "default", time.Minute},
 		{"suspend journeys", "PATCH /namespaces/default/sfmctokens/journeys", "default", time.Minute},
 		{"resume journeys -n marketing", "PATCH /namespaces/marketing/sfmctokens/journeys", "marketing", time.Minute},
 	} {
 		g := NewWithT(t)
 		t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
 		asked = nil
-		p := &plugin{connection: genericclioptions.NewConfigFlags(true)}
+		streams, _, _, _ := genericiooptions.NewTestIOStreams()
+		p := &plugin{IOStreams: streams, clock: clock.RealClock{}, connection: genericclioptions.NewConfigFlags(true)}
 		root := p.commands()
 		root.SetArgs(append(strings.Fields(row.args), "--server", server.URL))
 		g.Expect(root.ExecuteContext(t.Context())).To(MatchError(ContainSubstring("could not find")), row.args)
@@ -84,7 +97,7 @@ func TestFlagsStandBeforeAndAfterWords(t *testing.T) {
 
 func TestHelpNamesTheCommandsAndFlags(t *testing.T) {
 	for args, says := range map[string][]string{
-		"--help":      {"kubectl sfmctoken [command]", "  list ", "  doctor ", "  refresh ", "  suspend ", "  resume ", "--all-namespaces", "--selector", "--no-headers", "--output", "--kubeconfig", "--as "},
+		"--help":      {"kubectl sfmctoken [command]", "  list ", "  doctor ", "  refresh ", "  suspend ", "  resume ", "  status ", "  whoami ", "  check ", "  version ", "  report ", "--watch", "--all-namespaces", "--selector", "--no-headers", "--output", "--kubeconfig", "--as "},
 		"refresh -h":  {"kubectl sfmctoken refresh NAME", "--timeout duration", "1m0s", "--kubeconfig"},
 		"help doctor": {"kubectl sfmctoken doctor", "--all-namespaces"},
 		"-A list -h":  {"kubectl sfmctoken list", "--all-namespaces"},

@@ -21,9 +21,9 @@ import (
 // Problem is what a person should know of an SFMCToken, or mend.
 type Problem struct {
 	// What is wrong, in one or two words, for example "Stalled, RequestRefused".
-	What string
+	What string `json:"what"`
 	// Message is one line.
-	Message string
+	Message string `json:"message"`
 }
 
 func (p Problem) String() string { return p.What + ": " + p.Message }
@@ -34,7 +34,7 @@ func problemOf(c *metav1.Condition) Problem {
 	if c.Reason != c.Type {
 		what += ", " + c.Reason
 	}
-	return Problem{what, oneLine(c.Message)}
+	return Problem{what, OneLine(c.Message)}
 }
 
 // clockSkew is how far this machine's clock and the operator's may be apart before anything is said about it.
@@ -55,7 +55,7 @@ func Problems(token *v1alpha1.SFMCToken, now time.Time) []Problem {
 	case hindered != nil:
 		found = append(found, problemOf(hindered))
 	case !isReady:
-		found = append(found, Problem{"Not ready, " + ready.Reason, oneLine(ready.Message)})
+		found = append(found, Problem{"Not ready, " + ready.Reason, OneLine(ready.Message)})
 	}
 	if expires := token.Status.ExpiresAt; isReady && expires != nil && now.Sub(expires.Time) > clockSkew {
 		// The operator turns Ready to False at the very moment.
@@ -102,8 +102,8 @@ func When(at *metav1.Time, now time.Time) string {
 	}
 }
 
-// oneLine returns a text without anything by which it could break a table, or speak to the terminal.
-func oneLine(text string) string {
+// OneLine returns a text without anything by which it could break a table, or speak to the terminal.
+func OneLine(text string) string {
 	printable := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

@@ -14,24 +14,25 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/internal/token"
 )
 
-// Reader is a container that reads a target Secret once, when it starts, and so misses every refresh.
+// Reader is a container that gets a target Secret.
 type Reader struct {
 	// Secret is the target Secret.
-	Secret string
+	Secret string `json:"secret"`
 	// Kind and Names of what has this container: one object, or the pods of one controller.
-	Kind  string
-	Names []string
+	Kind  string   `json:"kind"`
+	Names []string `json:"names"`
 	// Controller of pods whose template isn't known, for example "ReplicaSet journeys-6d5f9"; empty if they have none.
-	Controller string
+	Controller string `json:"controller,omitempty"`
 	// Container is its kind and name, for example "init container render".
-	Container string
+	Container string `json:"container"`
 	// How the Secret gets into it, for example "environment variable SFMC_TOKEN".
-	How string
+	How string `json:"how"`
 	// IsBrief is true if its pods end before the token does that they began with. That is worth a hint.
-	IsBrief bool
+	IsBrief bool `json:"isHint"`
 }
 
-func (r Reader) String() string {
+// Who returns what has the container, and which one it is.
+func (r Reader) Who() string {
 	who := r.Kind + " " + r.Names[0]
 	switch more := len(r.Names) - 1; {
 	case more > 0:
@@ -39,7 +40,11 @@ func (r Reader) String() string {
 	case r.Controller != "":
 		who += " of " + r.Controller
 	}
-	text := fmt.Sprintf("%s, %s, reads Secret %s once, when it starts: %s", who, r.Container, r.Secret, r.How)
+	return who + ", " + r.Container
+}
+
+func (r Reader) String() string {
+	text := fmt.Sprintf("%s, reads Secret %s once, when it starts: %s", r.Who(), r.Secret, r.How)
 	if r.IsBrief {
 		return "Hint: " + text
 	}
@@ -61,9 +66,30 @@ func (r Reader) Advice() string {
 	return text + " Secret " + r.Secret + " as a volume, without subPath, and read the file for each call."
 }
 
-// StaleReaders returns those containers that read the SFMCToken's target Secret once: through env, envFrom or a subPath
-// mount. Whoever reads only what is the same in every token, such as rest_instance_url, misses nothing.
+// StaleReaders returns those containers that read the SFMCToken's target Secret once, when they start, and so miss
+// every refresh: through env, envFrom or a subPath mount. Whoever reads only what is the same in every token, such as
+// rest_instance_url, misses nothing.
 func StaleReaders(token *v1alpha1.SFMCToken, cluster *Cluster) []Reader {
+	keys := refreshedKeys(token.Spec.Target)
+	return readersOf(token, cluster, func(c container, secret string, files map[string][]string) []string {
+		return slices.Concat(throughEnv(c, secret, keys), throughSubPath(c, files))
+	})
+}
+
+// FreshReaders returns those containers that mount the SFMCToken's target Secret as a volume, and so find each new
+// token there.
+func FreshReaders(token *v1alpha1.SFMCToken, cluster *Cluster) []Reader {
+	return readersOf(token, cluster, func(c container, _ string, files map[string][]string) []string {
+		return throughVolume(c, files)
+	})
+}
+
+// readersOf returns the containers that get the SFMCToken's target Secret in those ways that a function returns. That
+// is given the files which are made of the Secret and change, by volume.
+func readersOf(
+	token *v1alpha1.SFMCToken, cluster *Cluster,
+	ways func(c container, secret string, files map[string][]string) []string,
+) []Reader {
 	keys := refreshedKeys(token.Spec.Target)
 	var found []Reader
 	for _, w := range cluster.workloads() {
@@ -77,7 +103,7 @@ func StaleReaders(token *v1alpha1.SFMCToken, cluster *Cluster) []Reader {
 			files := refreshedFiles(w.spec.Volumes, reader.Secret, keys)
 			for _, c := range containers(w.spec) {
 				reader.Container = c.kind + " " + c.Name
-				for _, reader.How = range slices.Concat(throughEnv(c, reader.Secret, keys), throughSubPath(c, files)) {
+				for _, reader.How = range ways(c, reader.Secret, files) {
 					found = add(found, reader)
 				}
 			}
@@ -278,6 +304,17 @@ func filesOf(items []corev1.KeyToPath, keys []string) []string {
 		}
 	}
 	return files
+}
+
+// throughVolume returns which mounts have such files, and follow their changes.
+func throughVolume(c container, files map[string][]string) []string {
+	var how []string
+	for _, mount := range c.VolumeMounts {
+		if len(files[mount.Name]) > 0 && mount.SubPath == "" && mount.SubPathExpr == "" {
+			how = append(how, "volume at "+mount.MountPath)
+		}
+	}
+	return how
 }
 
 // throughSubPath returns which mounts have one of these files, or a folder with one, as their subPath.
