@@ -3,8 +3,11 @@ package test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
@@ -73,6 +76,15 @@ func TestThePluginShowsWhyAnSFMCTokenIsNotReady(t *testing.T) {
 	w.Expect(strings.Count(ill.out, w.message("email"))).To(BeNumerically(">=", 2), "a condition and an event")
 	w.Expect(ill.out).To(MatchRegexp(`(?m)^  \S+ ago +Warning +RequestRefused +`))
 	w.Expect(ill.out).To(MatchRegexp(`(?m)^  Target +Secret email \(holds no token\)$`))
+
+	forged := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.ns, Name: "forged"}, Type: "Normal", Reason: "Fine\x1b[31m", Message: "trust\nme",
+		InvolvedObject: corev1.ObjectReference{APIVersion: "sfmctoken.dev/v1alpha1", Kind: "SFMCToken", Namespace: w.ns, Name: "email", UID: w.get("email").UID},
+		LastTimestamp:  metav1.NewTime(time.Now().Add(-time.Hour)),
+	}
+	w.create(forged)
+	both := w.kubectlSFMCToken("status", "email", "-n", w.ns).out
+	w.Expect(both).To(MatchRegexp(`(?s)\n  60m ago +Normal +Fine \[31m +trust me\n  .*Warning +RequestRefused`), "newest last, and nothing speaks to the terminal")
 
 	platform := w.platform()
 	w.token("denied", from(platform, "package"))

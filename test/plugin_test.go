@@ -278,6 +278,8 @@ func TestKubectlCompletesNamesOfSFMCTokens(t *testing.T) {
 		"suspend -n NS journeys ":    {"reports"},
 		"-n NS refresh ":             {"journeys", "reports"},
 		"-n NS refresh journeys ":    nil,
+		"-n NS status ":              {"journeys", "reports"},
+		"-n NS whoami ":              {"journeys", "reports"},
 		"--kubeconfig none refresh ": nil,
 	} {
 		words = strings.ReplaceAll(words, "NS", w.ns)
@@ -417,8 +419,11 @@ func TestThePluginIsSentNoSecret(t *testing.T) {
 	refresh := w.kubectlSFMCToken("refresh", "journeys", "-n", w.ns, "--kubeconfig", proxied)
 	w.Expect(refresh.code).To(Equal(0))
 	canaries = append(canaries, w.held("journeys"))
+	status := w.kubectlSFMCToken("status", "journeys", "-n", w.ns, "--kubeconfig", proxied)
+	w.Expect(status.code).To(Equal(0))
+	check := w.kubectlSFMCToken("check", "-n", w.ns, "--kubeconfig", proxied)
 
-	for where, text := range map[string]string{"an answer": seen.String(), "list": list.out + list.err, "doctor": doctor.out + doctor.err, "refresh": refresh.out + refresh.err} {
+	for where, text := range map[string]string{"an answer": seen.String(), "list": list.out + list.err, "status": status.out + status.err, "check": check.out + check.err, "doctor": doctor.out + doctor.err, "refresh": refresh.out + refresh.err} {
 		for _, canary := range canaries {
 			whole := canary[:len(canary)/3*3] // in base64 the same, whatever follows
 			// Not with a matcher, whose failure would print it.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
+	"github.com/sfmctoken/sfmctoken-operator/internal/doctor"
 	"github.com/sfmctoken/sfmctoken-operator/internal/version"
 )
 
@@ -56,7 +57,7 @@ func (p *plugin) check(ctx context.Context, _ []string) error {
 func printChecks(out io.Writer, all []checked) error {
 	rows := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	for _, c := range all {
-		fmt.Fprintf(rows, "%s\t%s\t%s\n", c.verdict, c.what, c.says)
+		fmt.Fprintf(rows, "%s\t%s\t%s\n", c.verdict, c.what, doctor.OneLine(c.says))
 	}
 	return rows.Flush()
 }

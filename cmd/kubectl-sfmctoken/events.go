@@ -32,11 +32,12 @@ func (p *plugin) printEvents(ctx context.Context, token *v1alpha1.SFMCToken) err
 		return nil
 	}
 	rows := tabwriter.NewWriter(p.Out, 0, 0, 3, ' ', 0)
-	for i := range events[max(0, len(events)-maxEvents):] {
-		event := &events[max(0, len(events)-maxEvents)+i]
+	events = events[max(0, len(events)-maxEvents):]
+	for i := range events {
+		event := &events[i]
 		last := lastSeen(event)
-		fmt.Fprintf(rows, "  %s\t%s\t%s\t%s\n", doctor.When(&last, p.clock.Now()), event.Type, event.Reason,
-			doctor.OneLine(event.Message))
+		fmt.Fprintf(rows, "  %s\t%s\t%s\t%s\n", doctor.When(&last, p.clock.Now()), doctor.OneLine(event.Type),
+			doctor.OneLine(event.Reason), doctor.OneLine(event.Message)) // anybody may have written it
 	}
 	return rows.Flush()
 }
