@@ -12,8 +12,11 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// maxLog is how much of each log a report has, in bytes: its end.
-const maxLog = 1 << 20
+// Of each log a report has the end: so many lines, and bytes at most.
+const (
+	maxLogLines = 3000
+	maxLog      = 16 << 20
+)
 
 // reportOperator adds how the operator is deployed, its Lease, pods and logs.
 func (p *plugin) reportOperator(ctx context.Context, contents *contents) {
@@ -47,7 +50,7 @@ func (p *plugin) reportOperator(ctx context.Context, contents *contents) {
 // reportLog adds the end of a pod's log. The operator logs nothing secret.
 func (p *plugin) reportLog(ctx context.Context, contents *contents, pod *corev1.Pod) {
 	request := p.core.Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{
-		Container: manager, LimitBytes: ptr.To[int64](maxLog), TailLines: ptr.To[int64](10000),
+		Container: manager, TailLines: ptr.To[int64](maxLogLines),
 	})
 	stream, err := request.Stream(ctx)
 	if err != nil {
