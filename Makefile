@@ -93,7 +93,7 @@ vulncheck: $(BIN)/govulncheck ## Look for known vulnerabilities, if the Go vulne
 	else echo "NOT CHECKED for known vulnerabilities: the Go vulnerability database can't be reached"; fi
 
 check-generate: generate ## Fail if generated files are out of date.
-	@git diff --exit-code -- api config docs/api.md $(CHART) || (echo "commit what 'make generate' changed" && exit 1)
+	@git diff --exit-code -- api config docs/reference/api.md $(CHART) || (echo "commit what 'make generate' changed" && exit 1)
 
 bench: control-plane ## Measure the operator beside the least that its work can cost.
 	cd test && go run ./bench
@@ -109,11 +109,11 @@ node: $(BIN)/localcluster ## Run a cluster with a node until Ctrl-C (needs root 
 
 ##@ Working on it
 
-generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/chart-docs ## Make deepcopy, CRD, RBAC and docs/api.md from the Go types, the plain file of alerts, and what the chart has of them.
+generate: $(BIN)/controller-gen $(BIN)/crd-ref-docs $(BIN)/chart-docs ## Make deepcopy, CRD, RBAC and docs/reference/api.md from the Go types, the plain file of alerts, and what the chart has of them.
 	$(BIN)/controller-gen object paths=./api/...
 	$(BIN)/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(BIN)/controller-gen rbac:roleName=sfmctoken-operator paths=./internal/controller/... output:rbac:dir=config/rbac
-	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --templates-dir=hack/tools/crd-ref-docs/templates --renderer=markdown --output-path=docs/api.md --log-level=ERROR
+	$(BIN)/crd-ref-docs --source-path=api --config=hack/tools/crd-ref-docs/config.yaml --templates-dir=hack/tools/crd-ref-docs/templates --renderer=markdown --output-path=docs/reference/api.md --log-level=ERROR
 	cp config/crd/bases/*.yaml $(CHART)/files/crds/
 	{ echo '# Made by make generate, of prometheus_rule.yaml.'; sed '1,/^spec:/d; s/^  //' $(RULES)/prometheus_rule.yaml; } > $(RULES)/alerts.yaml
 	cp config/rbac/role.yaml $(RULES)/prometheus_rule.yaml $(CHART)/files/

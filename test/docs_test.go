@@ -53,11 +53,12 @@ var notRun = map[string]string{
 	"make neighbours":                                                                      "is a part of the fault suite, in full size",
 }
 
-// documents are those beside the README and all that is in docs, the README first.
+// documents are those at the top and all that is in docs, in the order in which a newcomer reads them. The others only
+// need what those before have made.
 func documents(g *WithT) []harness.Document {
-	paths := []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", chartREADME}
+	paths := slices.Concat(harness.FirstDocuments, []string{"CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", chartREADME})
 	g.Expect(fs.WalkDir(os.DirFS(harness.Path()), "docs", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".md") {
+		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".md") && !slices.Contains(paths, path) {
 			paths = append(paths, path)
 		}
 		return err
@@ -116,17 +117,18 @@ func TestDocsShowTheSamplesAsTheyAre(t *testing.T) {
 	}
 	g.Expect(yaml.Unmarshal(readSample(g, "kustomization.yaml"), &list)).To(Succeed())
 	var samples, shown []string
-	for _, name := range append(list.Resources, "gitops/platform/grant.yaml", "gitops/team-emea/sfmctoken.yaml", "limited_namespace.yaml") {
+	further := []string{"sfmctoken.yaml", "gitops/platform/grant.yaml", "gitops/team-emea/sfmctoken.yaml", "limited_namespace.yaml"}
+	for _, name := range append(list.Resources, further...) {
 		samples = append(samples, string(readSample(g, name)))
 	}
-	for _, path := range []string{"README.md", "docs/security.md"} {
-		for _, b := range readDocument(g, path).Blocks {
-			if b.Lang == "yaml" {
+	for _, doc := range documents(g) {
+		for _, b := range doc.Blocks {
+			if slices.Contains(samples, b.Text) {
 				shown = append(shown, b.Text)
 			}
 		}
 	}
-	g.Expect(shown).To(ConsistOf(samples))
+	g.Expect(shown).To(ConsistOf(samples), "each once")
 }
 
 func readSample(g *WithT, name string) []byte {
@@ -250,7 +252,7 @@ func (w *world) sampleCredentials() map[string]string {
 
 func (w *world) sampleClientID() string { return w.sampleCredentials()["client_id"] }
 
-// useStandIn does what the README asks the reader for: it makes the package, and puts the tenant's address into the
+// useStandIn does what the documents ask the reader for: it makes the package, and puts the tenant's address into the
 // credentials.
 func (s *shell) useStandIn() {
 	credentials := s.sampleCredentials()
@@ -316,12 +318,12 @@ func TestDocsFlagsAreThoseOfTheBinary(t *testing.T) {
 		}
 	}
 	shown := map[string]string{}
-	for _, row := range table(g, readDocument(g, "README.md"), "Flag") {
+	for _, row := range table(g, readDocument(g, "docs/reference/flags.md"), "Flag") {
 		shown[strings.Trim(row[0], "`")] = row[1]
 	}
 	g.Expect(slices.Sorted(maps.Keys(shown))).To(Equal(slices.Sorted(maps.Keys(defaults))))
 	for flag, value := range defaults {
-		if value == "" { // the zero value, which the README says in words
+		if value == "" { // the zero value, which the table says in words
 			g.Expect(shown[flag]).NotTo(ContainSubstring("`"), flag)
 		} else {
 			g.Expect(shown[flag]).To(Equal(value), flag)
@@ -332,11 +334,11 @@ func TestDocsFlagsAreThoseOfTheBinary(t *testing.T) {
 func TestDocsReasonsAreThoseOfTheAPI(t *testing.T) {
 	g := NewWithT(t)
 	shown := map[string]string{}
-	readme := readDocument(g, "README.md")
-	for _, row := range slices.Concat(table(g, readme, "Reason"), table(g, readme, "Grant's reason")) {
-		shown[strings.Trim(row[0], "`")] = strings.Trim(row[1], "`")
+	sections := regexp.MustCompile("(?m)^### (\\w+)\n\nReason of `(\\w+)`(?s:.*?)\n\\*\\*Who acts:\\*\\* ")
+	for _, section := range sections.FindAllStringSubmatch(readDocument(g, "docs/troubleshooting.md").Prose, -1) {
+		shown[section[1]] = section[2]
 	}
-	g.Expect(shown).To(Equal(reasons(g)))
+	g.Expect(shown).To(Equal(reasons(g)), "each has a section that says what it means and who acts")
 }
 
 // reasons are the constants of the API whose names begin with Reason, each with the condition that its group's comment
@@ -381,7 +383,7 @@ func TestDocsMetricsAreThoseOfTheRegistry(t *testing.T) {
 	}).Should(HaveKey("sfmctoken_client_secret_expiry_timestamp_seconds"))
 
 	shown := map[string]string{}
-	for _, row := range table(w.WithT, readDocument(w.WithT, "README.md"), "Metric") {
+	for _, row := range table(w.WithT, readDocument(w.WithT, "docs/reference/metrics.md"), "Metric") {
 		shown[strings.Trim(row[0], "`")] = strings.Join(codeIn(row[1]), " ")
 	}
 	own := maps.Clone(labels)
@@ -454,13 +456,15 @@ func TestDocsKeysAreThoseOfTheTable(t *testing.T) {
 	g.Expect(rule).To(ConsistOf(keys), "the rule on spec.target.template.data")
 	g.Expect(message).To(ConsistOf(keys), "the message of that rule")
 
-	readme := readDocument(g, "README.md")
-	for heading, names := range map[string][]string{"Key": keys, "Template field": fields} {
+	for _, documented := range []struct {
+		path, heading string
+		names         []string
+	}{{"docs/tokens.md", "Key", keys}, {"docs/templates.md", "Template field", fields}} {
 		var shown []string
-		for _, row := range table(g, readme, heading) {
+		for _, row := range table(g, readDocument(g, documented.path), documented.heading) {
 			shown = append(shown, codeIn(row[0])...)
 		}
-		g.Expect(shown).To(ConsistOf(names), "the README's table %q", heading)
+		g.Expect(shown).To(ConsistOf(documented.names), "the table %q of %s", documented.heading, documented.path)
 	}
 }
 

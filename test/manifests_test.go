@@ -21,7 +21,7 @@ import (
 const unquotedAccount = `spec.accountID in body must be of type string: "integer"`
 
 func TestTheAPIServerRefusesBadManifestsWithAMessage(t *testing.T) {
-	NewWithT(t).Expect(readDocument(NewWithT(t), "README.md").Text).To(ContainSubstring("`" + unquotedAccount + "`"))
+	NewWithT(t).Expect(readDocument(NewWithT(t), "docs/troubleshooting.md").Text).To(ContainSubstring("`" + unquotedAccount + "`"))
 	long := strings.Repeat("x", 300)
 	for _, bad := range []struct{ what, spec, says string }{
 		{"no credentials", `{accountID: "1"}`, "spec.credentialsSecretRef: Required value"},

@@ -332,7 +332,7 @@ func TestDocsTemplatesAreThoseOfTheCode(t *testing.T) {
 
 	shown := map[string][]string{}
 	for _, heading := range []string{"Template field", "Template function"} {
-		for _, row := range table(w.WithT, readDocument(w.WithT, "README.md"), heading) {
+		for _, row := range table(w.WithT, readDocument(w.WithT, "docs/templates.md"), heading) {
 			for _, code := range codeIn(row[0]) {
 				shown[heading] = append(shown[heading], strings.Fields(code)[0])
 			}

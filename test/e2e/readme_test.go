@@ -20,22 +20,17 @@ import (
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
-// notRun are the README's sh blocks that are not run here, by their first line, with the reason.
+// notRun are the documents' sh blocks that are not run here, by their first line, with the reason.
 var notRun = map[string]string{
 	"make demo # the operator at work, without a Salesforce tenant":                        "takes no cluster",
 	"make image IMAGE=registry.example.com/sfmctoken-operator:0.1.0 PLATFORMS=linux/amd64": "needs Docker and a registry: the node is given an image of that name, built from the same Dockerfile",
 	helmInstall: "is the other way, which has a test of its own",
 }
 
-// namespaced are those that install the operator for some namespaces. They are run in the end, when the cluster-wide one
-// is gone.
-var namespaced = []string{
-	"kubectl create namespace sales",
-	"make install-yaml CONFIG=config/namespaced IMAGE=registry.example.com/sfmctoken-operator:0.1.0",
-	"kubectl -n marketing rollout status deployment/sfmctoken-operator",
-}
+// removal is run in the end.
+const removal = "kubectl delete -f dist/install.yaml"
 
-// helmInstall begins the README's other way to install the operator.
+// helmInstall begins the README's way to install the operator; docs/install.md has another.
 const helmInstall = `helm install sfmctoken-operator charts/sfmctoken-operator \`
 
 // The reader has a clone of this repository, an empty cluster, and what the README tells them to make: a package and an
@@ -47,9 +42,9 @@ func TestAReaderOfTheREADMEGetsFromAnEmptyClusterToAPodThatCallsMarketingCloud(t
 		t.Fatal("this needs a node of its own, whose names and images it decides: run it without KUBECONFIG")
 	}
 	c := accessCluster(t, "marketing", "marketing-emea", "sfmc-platform", "sales")
-	readme, err := harness.ReadDocument("README.md")
+	install, err := harness.ReadDocument("docs/install.md")
 	c.Expect(err).NotTo(HaveOccurred())
-	c.serveTenant(readme)
+	c.serveTenant(install)
 	clone, err := harness.NewShell(t.TempDir(), node.Kubeconfig(), node.AssetsDir())
 	c.Expect(err).NotTo(HaveOccurred())
 	run := func(commands string) {
@@ -58,20 +53,24 @@ func TestAReaderOfTheREADMEGetsFromAnEmptyClusterToAPodThatCallsMarketingCloud(t
 		c.Expect(err).NotTo(HaveOccurred())
 		t.Logf("$ %s\n%s", strings.TrimSpace(commands), out)
 	}
+	read := func(path string) (blocks []harness.Block) {
+		doc, err := harness.ReadDocument(path)
+		c.Expect(err).NotTo(HaveOccurred())
+		return slices.DeleteFunc(doc.Blocks, func(b harness.Block) bool { return b.Lang != "sh" })
+	}
 
-	var later []string
-	called := false
-	for _, b := range readme.Blocks {
+	var blocks []harness.Block
+	for _, path := range harness.FirstDocuments {
+		blocks = append(blocks, read(path)...)
+	}
+	called, removed := false, false
+	for _, b := range blocks {
 		reason, skip := notRun[b.FirstLine()]
 		switch {
-		case b.Lang != "sh":
 		case skip:
 			t.Logf("not run, because it %s:\n%s", reason, b.Text)
-		case slices.Contains(namespaced, b.FirstLine()):
-			later = append(later, b.Text)
-		case strings.HasPrefix(b.Text, "kubectl delete "):
-			c.awaitGarbageCollector("marketing", "package-owner")
-			run(b.Text)
+		case b.FirstLine() == removal:
+			removed = true
 		default:
 			run(b.Text)
 		}
@@ -80,20 +79,23 @@ func TestAReaderOfTheREADMEGetsFromAnEmptyClusterToAPodThatCallsMarketingCloud(t
 			called = true
 		}
 	}
-	c.Expect(called).To(BeTrue(), "the README shows what the pod prints")
+	c.Expect(called).To(BeTrue(), "the documents show what the pod prints")
 
-	// Its last command removed the operator, and what it made went with it.
+	// What removes the operator takes what it made along.
+	c.Expect(removed).To(BeTrue(), "the documents say how to remove it")
+	c.awaitGarbageCollector("marketing", "package-owner")
+	run(removal)
 	c.Eventually(func() string {
 		return c.kubectl("get", "secrets", "--all-namespaces", "--selector=app.kubernetes.io/managed-by=sfmctoken-operator", "--output=name")
 	}).WithTimeout(patience).Should(BeEmpty())
 	c.Expect(c.kubectl("get", "--ignore-not-found", "--output=name", "crd/sfmctokens.sfmctoken.dev", "namespace/"+harness.SystemNamespace)).To(BeEmpty())
 
-	c.Expect(later).To(HaveLen(len(namespaced)))
+	// Then the operator for some namespaces.
 	t.Cleanup(func() {
 		c.clean("delete", "--ignore-not-found", "--kustomize", harness.Path("config", "namespaced", "cluster"))
 	})
-	for _, commands := range later {
-		run(commands)
+	for _, b := range read("docs/namespaced.md") {
+		run(b.Text)
 	}
 	run("kubectl -n marketing apply -f config/samples/sfmctoken_full.yaml")
 	run("kubectl -n marketing wait --for=condition=Ready sfmctokens --all --timeout=60s")
@@ -109,9 +111,13 @@ func TestAReaderWhoHasHelmGetsThereByOneCommand(t *testing.T) {
 	t.Cleanup(func() { c.clean("delete", "--ignore-not-found", "namespace", harness.SystemNamespace) })
 	readme, err := harness.ReadDocument("README.md")
 	c.Expect(err).NotTo(HaveOccurred())
+	install, err := harness.ReadDocument("docs/install.md")
+	c.Expect(err).NotTo(HaveOccurred())
+	tokens, err := harness.ReadDocument("docs/tokens.md")
+	c.Expect(err).NotTo(HaveOccurred())
 	ofChart, err := harness.ReadDocument("charts/sfmctoken-operator/README.md")
 	c.Expect(err).NotTo(HaveOccurred())
-	c.serveTenant(readme)
+	c.serveTenant(install)
 	bin := t.TempDir()
 	c.Expect(os.Symlink(harness.Path(".cache", "bin", "helm"), filepath.Join(bin, "helm"))).To(Succeed())
 	clone, err := harness.NewShell(t.TempDir(), node.Kubeconfig(), bin+string(filepath.ListSeparator)+node.AssetsDir())
@@ -127,16 +133,16 @@ func TestAReaderWhoHasHelmGetsThereByOneCommand(t *testing.T) {
 
 	run(readme, helmInstall)
 	run(ofChart, "kubectl label namespace ")
-	run(readme, "kubectl -n sfmctoken-system rollout status ")
+	run(install, "kubectl -n sfmctoken-system rollout status ")
 	head, err := exec.CommandContext(t.Context(), "git", "-C", harness.Path(), "rev-parse", "HEAD").Output() //nolint:gosec // this repository
 	c.Expect(err).NotTo(HaveOccurred())
 	logs := c.kubectl("-n", harness.SystemNamespace, "logs", "deployment/sfmctoken-operator")
 	c.Expect(logs).To(ContainSubstring(`"revision":"`+strings.TrimSpace(string(head))+`"`), "the image tells what it was built from")
 	run(ofChart, "helm --namespace sfmctoken-system test ")
 	run(readme, "kubectl create namespace marketing\n")
-	run(readme, "kubectl -n marketing apply -f config/samples/sfmctoken_minimal.yaml ")
-	run(readme, "kubectl -n marketing apply -f config/samples/consumer.yaml")
-	run(readme, "kubectl -n marketing rollout status deployment/journeys-emea-consumer")
+	run(tokens, "kubectl -n marketing apply -f config/samples/sfmctoken_minimal.yaml ")
+	run(tokens, "kubectl -n marketing apply -f config/samples/consumer.yaml")
+	run(tokens, "kubectl -n marketing rollout status deployment/journeys-emea-consumer")
 	c.Eventually(c.sampleLog).WithArguments("marketing").WithTimeout(patience).Should(MatchRegexp(`"organization":\{"id":510004567\}`))
 
 	run(ofChart, "helm --namespace sfmctoken-system uninstall ")
@@ -159,7 +165,7 @@ func (c *clusterAccess) awaitGarbageCollector(namespace, name string) {
 }
 
 // serveTenant makes the tenant and the package of config/samples, and images that trust the tenant's certificate.
-func (c *clusterAccess) serveTenant(readme harness.Document) {
+func (c *clusterAccess) serveTenant(install harness.Document) {
 	c.t.Helper()
 	var credentials corev1.Secret
 	readSample(c, "credentials.yaml", &credentials)
@@ -182,7 +188,7 @@ func (c *clusterAccess) serveTenant(readme harness.Document) {
 			Scopes:       []string{"journeys_read", "data_extensions_write"},
 		}},
 	})
-	image := regexp.MustCompile(`IMAGE=(\S+)`).FindStringSubmatch(readme.Text)
+	image := regexp.MustCompile(`IMAGE=(\S+)`).FindStringSubmatch(install.Text)
 	c.Expect(image).NotTo(BeNil())
 	c.importImage(localcluster.Image{Name: image[1], From: operatorImage(), Texts: c.rootsWith(standIn.CACert())})
 	c.importCurl(c.sampleConsumer().Spec.Template.Spec.Containers[0].Image, standIn.CACert()...)

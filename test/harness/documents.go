@@ -14,6 +14,12 @@ type Document struct {
 	Prose  string // what is outside of blocks
 }
 
+// FirstDocuments lead a newcomer from an empty cluster to a pod that has its token. The README, which is read first, sends
+// them to the page on installation for an image.
+var FirstDocuments = []string{
+	"docs/install.md", "README.md", "docs/credentials.md", "docs/tokens.md", "docs/grants.md",
+}
+
 // Block is a fenced block.
 type Block struct{ Lang, Text string }
 
