@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers e2e e2e-image fuzz lint vulncheck gitops monitoring generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers e2e e2e-image fuzz lint vulncheck gitops monitoring docs generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -76,6 +76,10 @@ gitops: control-plane $(GITOPS_TOOLS) ## Run config/argocd by Argo CD's own engi
 
 monitoring: control-plane $(addprefix $(BIN)/,prometheus scrape-config) .cache/prometheus/ui/static ## Have a real Prometheus scrape the operator, run alerts and the dashboard's queries, and draw these into dist/dashboard (needs npm and chromium).
 	cd test && go test -count=1 -timeout 60m -v ./monitoring
+
+docs: $(BIN)/hugo hack/site/node_modules ## Build the site of docs/ into dist/site, follow its links, and draw it in two widths (needs npm and chromium).
+	$(BIN)/hugo --source hack/site --destination $(CURDIR)/dist/site --cleanDestinationDir --noBuildLock --panicOnWarning
+	cd test && go test -count=1 -v ./site
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \
@@ -197,6 +201,7 @@ tool_prometheus     = -tags remove_all_sd,enable_kubernetes_sd github.com/promet
 tool_scrape-config  = .
 tool_source-controller = github.com/fluxcd/source-controller
 tool_kustomize-controller = github.com/fluxcd/kustomize-controller
+tool_hugo           = github.com/gohugoio/hugo
 tool_sops           = github.com/getsops/sops/v3/cmd/sops
 tool_age-keygen     = filippo.io/age/cmd/age-keygen
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -209,6 +214,9 @@ $(BIN)/scrape-config: hack/tools/scrape-config/main.go
 # Several of one module are of one version, and what they share is compiled once.
 $(addprefix $(BIN)/,helm3 helm-unittest): hack/tools/helm/go.mod
 	go build -C hack/tools/helm -o $@ $(tool_$(@F))
+
+hack/site/node_modules: hack/site/package-lock.json
+	cd hack/site && npm ci --silent --no-audit --no-fund && touch node_modules
 
 .cache/prometheus/ui/static: hack/tools/prometheus/go.mod hack/tools/prometheus/ui.sh
 	hack/tools/prometheus/ui.sh .cache/prometheus/ui
