@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,12 +73,12 @@ func newWorld(t *testing.T) *world {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "consumers-"}}
 	w.create(ns)
 	w.namespace = ns.Name
-	w.mount()
+	shown := w.mount()
 	w.create(
 		harness.CredentialsSecret(w.namespace, "sfmc-package", address, harness.Package()),
 		harness.Token(w.namespace, name, "sfmc-package", account),
 	)
-	w.Eventually(w.volume.path("access_token")).Should(BeAnExistingFile())
+	w.Eventually(shown).Should(BeClosed(), "as the kubelet starts no container before all files are there")
 	return w
 }
 
@@ -107,21 +108,26 @@ func (w *world) startOperator() {
 	})
 }
 
-// mount shows the target Secret in the folder, from now on.
-func (w *world) mount() {
+// mount shows the target Secret in the folder, from now on. The channel is closed when it has shown it once.
+func (w *world) mount() (shown <-chan struct{}) {
 	w.t.Helper()
+	once := make(chan struct{})
 	watch, err := shared.Admin.Watch(w.t.Context(), &corev1.SecretList{}, client.InNamespace(w.namespace))
 	w.Expect(err).NotTo(HaveOccurred())
 	w.t.Cleanup(watch.Stop)
 	go func() {
+		closeOnce := sync.OnceFunc(func() { close(once) })
 		for event := range watch.ResultChan() {
 			if secret, ok := event.Object.(*corev1.Secret); ok && secret.Name == name {
 				if err := w.volume.show(secret.Data); err != nil {
 					w.t.Errorf("mount the Secret: %v", err)
+					continue
 				}
+				closeOnce()
 			}
 		}
 	}()
+	return once
 }
 
 // key is a key of a Secret, once it has it.
