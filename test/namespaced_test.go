@@ -145,7 +145,7 @@ func (w *world) namespacedOverlay(marketing, sales string) string {
 	w.Expect(os.CopyFS(config, os.DirFS(harness.Path("config")))).To(Succeed())
 	overlay := filepath.Join(config, "namespaced")
 	names := strings.NewReplacer("marketing", marketing, "sales", sales)
-	for _, name := range []string{"kustomization.yaml", "role_binding.yaml", "operator/kustomization.yaml"} { // as the README says
+	for _, name := range []string{"kustomization.yaml", "role_binding.yaml", "operator/kustomization.yaml"} { // as docs/namespaced.md says
 		path := filepath.Join(overlay, name)
 		text, err := os.ReadFile(path) //nolint:gosec // a copy of this repository's files
 		w.Expect(err).NotTo(HaveOccurred())

@@ -157,11 +157,9 @@ func (p *plugin) checkLeader(ctx context.Context) checked {
 	pod, _, _ := strings.Cut(holder, "_")
 	age := max(p.clock.Now().Sub(renewed.Time), 0)
 	says := fmt.Sprintf("%s, by %s, renewed %s ago", name, pod, duration.HumanDuration(age))
-	if lasts := time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second; age > lasts+clockSkew {
+	lasts := time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second
+	if age > lasts+doctor.ClockSkew {
 		return checked{isProblem, what, says + ": it has ended; is the operator running?"}
 	}
 	return checked{isOK, what, says}
 }
-
-// clockSkew is how far this machine's clock and the operator's may be apart.
-const clockSkew = 30 * time.Second

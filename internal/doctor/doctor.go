@@ -37,8 +37,8 @@ func problemOf(c *metav1.Condition) Problem {
 	return Problem{what, OneLine(c.Message)}
 }
 
-// clockSkew is how far this machine's clock and the operator's may be apart before anything is said about it.
-const clockSkew = 30 * time.Second
+// ClockSkew is how far this machine's clock and the operator's may be apart before anything is said about it.
+const ClockSkew = 30 * time.Second
 
 // Problems returns those of an SFMCToken, why there is no new token first. That is one, whether or not the old one is
 // still valid.
@@ -57,7 +57,7 @@ func Problems(token *v1alpha1.SFMCToken, now time.Time) []Problem {
 	case !isReady:
 		found = append(found, Problem{"Not ready, " + ready.Reason, OneLine(ready.Message)})
 	}
-	if expires := token.Status.ExpiresAt; isReady && expires != nil && now.Sub(expires.Time) > clockSkew {
+	if expires := token.Status.ExpiresAt; isReady && expires != nil && now.Sub(expires.Time) > ClockSkew {
 		// The operator turns Ready to False at the very moment.
 		found = append(found, Problem{"Expired",
 			"the status says Ready, but the token ran out " + When(expires, now) + "; is the operator running?"})
