@@ -53,7 +53,7 @@ func (u *upgraded) runs(source string) {
 	u.Expect(err).NotTo(HaveOccurred())
 	binary := filepath.Join(u.t.TempDir(), "sfmctoken-operator")
 	build := exec.CommandContext(u.ctx, "go", "build", "-o", binary, "./cmd") //nolint:gosec // of this test
-	build.Dir, build.Env = source, append(os.Environ(), "GOFLAGS=-buildvcs=false")
+	build.Dir = source
 	out, err := build.CombinedOutput()
 	u.Expect(err).NotTo(HaveOccurred(), "%s", out)
 	account, err := cluster.ServiceAccountConfig(u.ctx, harness.SystemNamespace, harness.ServiceAccount)

@@ -5,8 +5,8 @@ package harness
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
 )
@@ -17,11 +17,21 @@ const (
 	ServiceAccount  = "sfmctoken-operator"
 )
 
-// Path is where a file of this repository is.
-func Path(elements ...string) string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(append([]string{filepath.Dir(file), "..", ".."}, elements...)...)
+// The repository is looked for upwards from where the program began: -trimpath leaves no path of a source file in it.
+var root = repository()
+
+func repository() string {
+	dir, err := os.Getwd()
+	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "PROJECT")); err == nil {
+			return dir
+		}
+	}
+	panic("run this inside the sfmctoken-operator repository: no file PROJECT in or above the working directory")
 }
+
+// Path is where a file of this repository is.
+func Path(elements ...string) string { return filepath.Join(append([]string{root}, elements...)...) }
 
 // StartCluster starts a control plane and applies config/default, as people do. The Deployment stays without pods:
 // there is no node.
