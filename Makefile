@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers e2e e2e-image fuzz lint vulncheck gitops monitoring docs generate check-generate bench compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers e2e e2e-image fuzz lint vulncheck gitops monitoring docs generate check-generate bench scale compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -106,6 +106,9 @@ check-generate: generate ## Fail if generated files are out of date.
 
 bench: control-plane ## Measure the operator beside the least that its work can cost.
 	cd test && go run ./bench
+
+scale: control-plane ## Measure 100, 1,000 and 10,000 SFMCTokens, with two replicas, for three quarters of an hour.
+	cd test && go run ./bench -scale 10000
 
 compat: $(BIN)/localcluster $(INTEGRATION_TOOLS) ## Run the tests against a control plane of Kubernetes K8S (1.33, or 1.33.4).
 	assets=$$($(BIN)/localcluster build $(K8S)) && cd test && KUBEBUILDER_ASSETS=$$assets go test -count=1 -timeout 40m -skip '^$(NOT_ON_OLDER)$$' .

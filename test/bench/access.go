@@ -67,7 +67,7 @@ func (b *bench) compareAccess(ctx context.Context) error {
 
 // createTeams makes SFMCTokens and a grant for each, in place of the SFMCTokens that were there.
 func (b *bench) createTeams(ctx context.Context) error {
-	if err := errors.Join(b.deleteTokens(ctx), b.createNamespace(ctx, platform)); err != nil {
+	if err := errors.Join(b.deleteTokens(ctx, theNamespaces()), b.createNamespace(ctx, platform)); err != nil {
 		return err
 	}
 	teams := (b.tokens + tokensOfTeam - 1) / tokensOfTeam

@@ -14,7 +14,7 @@ const identitiesShared = 10
 // compareCreation has the floor and the operator take turns at creating the first token of each SFMCToken. All
 // SFMCTokens are there before either of them starts.
 func (b *bench) compareCreation(ctx context.Context) error {
-	if err := b.createNamespaces(ctx); err != nil {
+	if err := b.createNamespaces(ctx, theNamespaces()); err != nil {
 		return err
 	}
 	var floors []row
@@ -101,7 +101,7 @@ func (b *bench) clearField(ctx context.Context, r row) error {
 	if err := b.recordSizes(ctx, r.subject); err != nil {
 		return err
 	}
-	return b.deleteTokens(ctx)
+	return b.deleteTokens(ctx, theNamespaces())
 }
 
 // median is the run of medium rate.

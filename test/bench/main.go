@@ -1,7 +1,7 @@
 // Command bench measures the operator against a floor: plain client-go workers that send the same token request and
 // do the same two writes for each token, and nothing else. Both run as child processes against the same control plane
 // and the same stand-in for Marketing Cloud, one after the other. It prints a Markdown table, and fails if a number of
-// requests that is promised was not kept; it never fails for being slow.
+// requests that is promised was not kept; it never fails for being slow. With -scale it shows how cost grows instead.
 package main
 
 import (
@@ -19,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
-// deadline ends a run in which something hangs. It is no measure of speed: a run takes half of it on two cores.
-const deadline = 30 * time.Minute
+// deadline ends a run in which something hangs. It is no measure of speed: the longest run takes half of it on two cores.
+const deadline = 90 * time.Minute
 
 type settings struct {
 	tokens, restartTokens int
@@ -32,6 +32,8 @@ type settings struct {
 	steadyCycles int
 	// dueLife is the expires_in of the run in which all tokens are due at once: long enough that none has expired by then.
 	dueLife time.Duration
+	// scale is how many SFMCTokens the largest population has at most; 0 for the comparison with the floor.
+	scale int
 	// beside is another operator's program, to be measured in the same run; empty for none.
 	beside string
 }
@@ -48,6 +50,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 3, "How often the floor and the operator take turns at creating; the median counts.")
 	flag.IntVar(&s.repetitions, "repetitions", 20, "How often each change of access is made.")
 	flag.StringVar(&s.beside, "beside", "", "`PROGRAM` of another version of the operator, measured in the same rounds. Nothing is promised of it.")
+	flag.IntVar(&s.scale, "scale", 0, "Instead of all this: 100, 1,000 and 10,000 SFMCTokens, those that are at most `N`, with two replicas, through three lives.")
 	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 300 at the larger restart, one round, 5 repetitions, and shorter lives.")
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard))) // or controller-runtime complains
@@ -55,7 +58,11 @@ func main() {
 		s.tokens, s.restartTokens, s.rounds, s.repetitions = 100, 300, 1, 5
 		s.shortLife, s.dueLife, s.steadyCycles = 6*time.Second, 12*time.Second, 1
 	}
-	exitOn(run(s))
+	measure := (*bench).compare
+	if s.scale > 0 {
+		measure, s.restartTokens = (*bench).measureScale, max(s.restartTokens, s.scale) // so many business units there are
+	}
+	exitOn(run(s, measure))
 }
 
 func exitOn(err error) {
@@ -65,7 +72,7 @@ func exitOn(err error) {
 	}
 }
 
-func run(s settings) (err error) {
+func run(s settings, measure func(*bench, context.Context) error) (err error) {
 	if least := max(namespaces*identitiesShared, 2*tokensOfTeam*s.repetitions); s.tokens < least || s.restartTokens < s.tokens || s.concurrency < 1 || s.rounds < 1 || s.repetitions < 1 {
 		return fmt.Errorf("-tokens must be at least %d, -restart-tokens at least -tokens, -concurrency, -rounds and -repetitions at least 1", least)
 	}
@@ -79,6 +86,14 @@ func run(s settings) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 
+	if err := measure(b, ctx); err != nil {
+		return err
+	}
+	return b.brokenPromises()
+}
+
+// compare measures the operator beside the floor, and prints the tables.
+func (b *bench) compare(ctx context.Context) error {
 	for _, measure := range []func(context.Context) error{
 		b.compareCreation,
 		b.measureSharing,
@@ -90,10 +105,7 @@ func run(s settings) (err error) {
 			return err
 		}
 	}
-	if err := b.printReport(ctx, os.Stdout); err != nil {
-		return err
-	}
-	return b.brokenPromises()
+	return b.printReport(ctx, os.Stdout)
 }
 
 // say tells the progress, on stderr: the report alone is on stdout.

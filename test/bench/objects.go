@@ -25,9 +25,23 @@ const credentialsName = "sfmc-package" //nolint:gosec // the name of a Secret
 
 func namespaceName(i int) string { return fmt.Sprintf("bench-%d", i%namespaces) }
 
-func (b *bench) createNamespaces(ctx context.Context) error {
+// keyOf is the name of the SFMCToken of this number.
+func keyOf(i int) client.ObjectKey {
+	return client.ObjectKey{Namespace: namespaceName(i), Name: tokenName(i)}
+}
+
+// theNamespaces are those of all SFMCTokens.
+func theNamespaces() []string {
+	var names []string
 	for i := range namespaces {
-		if err := b.createNamespace(ctx, namespaceName(i)); err != nil {
+		names = append(names, namespaceName(i))
+	}
+	return names
+}
+
+func (b *bench) createNamespaces(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if err := b.createNamespace(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -62,8 +76,8 @@ func (b *bench) createTokens(ctx context.Context, from, to, identities int) erro
 func tokenName(i int) string { return fmt.Sprintf("token-%04d", i) }
 
 // requestRefresh asks for a new token of an SFMCToken, as a person with kubectl annotate does.
-func (b *bench) requestRefresh(ctx context.Context, i int, value string) error {
-	token := &v1alpha1.SFMCToken{ObjectMeta: metav1.ObjectMeta{Namespace: namespaceName(i), Name: tokenName(i)}}
+func (b *bench) requestRefresh(ctx context.Context, key client.ObjectKey, value string) error {
+	token := &v1alpha1.SFMCToken{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.RefreshRequestedAtAnnotation, value)
 	return b.admin.Patch(ctx, token, client.RawPatch(types.MergePatchType, []byte(patch)))
 }
@@ -89,10 +103,10 @@ func inParallel(ctx context.Context, n int, do func(context.Context, int) error)
 
 // deleteTokens deletes all target Secrets and SFMCTokens, and returns when they are gone. The Secrets go first, so
 // that the garbage collector has nothing to do afterwards.
-func (b *bench) deleteTokens(ctx context.Context) error {
+func (b *bench) deleteTokens(ctx context.Context, namespaces []string) error {
 	written := client.MatchingLabels{target.ManagedByLabel: target.ManagedByValue}
-	for i := range namespaces {
-		in := client.InNamespace(namespaceName(i))
+	for _, name := range namespaces {
+		in := client.InNamespace(name)
 		if err := b.admin.DeleteAllOf(ctx, &corev1.Secret{}, in, written); err != nil {
 			return err
 		}

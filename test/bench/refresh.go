@@ -23,7 +23,7 @@ func (b *bench) compareRefresh(ctx context.Context) error {
 	if err := b.refreshByFloor(ctx); err != nil {
 		return err
 	}
-	if err := b.deleteTokens(ctx); err != nil {
+	if err := b.deleteTokens(ctx, theNamespaces()); err != nil {
 		return err
 	}
 	if err := b.createTokens(ctx, 0, b.tokens, b.tokens); err != nil {
@@ -129,7 +129,7 @@ func (b *bench) runShortLives(ctx context.Context, operator *child) error {
 	ticker := time.NewTicker(b.pace())
 	defer ticker.Stop()
 	for i := range b.tokens {
-		if err := b.requestRefresh(ctx, i, "steady "+b.operator.name); err != nil {
+		if err := b.requestRefresh(ctx, keyOf(i), "steady "+b.operator.name); err != nil {
 			return err
 		}
 		<-ticker.C
@@ -170,7 +170,7 @@ func (b *bench) makeAllDue(ctx context.Context) (err error) {
 		return err
 	}
 	request := time.Now().Format(time.RFC3339Nano)
-	err = inParallel(ctx, b.tokens, func(ctx context.Context, i int) error { return b.requestRefresh(ctx, i, request) })
+	err = inParallel(ctx, b.tokens, func(ctx context.Context, i int) error { return b.requestRefresh(ctx, keyOf(i), request) })
 	due := time.Now()
 	if err == nil {
 		err = b.awaitTokens(ctx, operator, b.tokens, func(token *v1alpha1.SFMCToken) bool {

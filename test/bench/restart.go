@@ -54,7 +54,7 @@ func (b *bench) measureRestart(ctx context.Context, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, operator.stop()) }()
-	changed, err := b.changeTemplate(ctx, n-1, fmt.Sprintf("restart-%d", n))
+	changed, err := b.changeTemplate(ctx, keyOf(n-1), fmt.Sprintf("restart-%d", n))
 	if err != nil {
 		return err
 	}
@@ -76,9 +76,9 @@ func (b *bench) measureRestart(ctx context.Context, n int) (err error) {
 	return nil
 }
 
-func (b *bench) changeTemplate(ctx context.Context, i int, value string) (*v1alpha1.SFMCToken, error) {
+func (b *bench) changeTemplate(ctx context.Context, key client.ObjectKey, value string) (*v1alpha1.SFMCToken, error) {
 	token := &v1alpha1.SFMCToken{}
-	token.Namespace, token.Name = namespaceName(i), tokenName(i)
+	token.Namespace, token.Name = key.Namespace, key.Name
 	patch := fmt.Sprintf(`{"spec":{"target":{"template":{"metadata":{"labels":{"bench":%q}}}}}}`, value)
 	return token, b.admin.Patch(ctx, token, client.RawPatch(types.MergePatchType, []byte(patch)))
 }
