@@ -1,7 +1,7 @@
 # sfmctoken-operator. `make` alone shows what there is.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers e2e e2e-image fuzz lint vulncheck gitops monitoring docs generate check-generate bench scale compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
+.PHONY: help demo test checks tools unit integration integration-guarded faults neighbours soak consumers comparison e2e e2e-image fuzz lint vulncheck gitops monitoring docs generate check-generate bench scale compat node image-local build chart release check-release run image install uninstall deploy undeploy install-yaml clean
 
 IMAGE     ?= sfmctoken-operator:latest
 PLATFORMS ?=
@@ -85,6 +85,9 @@ monitoring: control-plane $(addprefix $(BIN)/,prometheus scrape-config) .cache/p
 docs: $(BIN)/hugo hack/site/node_modules ## Build the site of docs/ into dist/site, follow its links, and draw it in two widths (needs npm and chromium).
 	$(BIN)/hugo --source hack/site --destination $(CURDIR)/dist/site --cleanDestinationDir --noBuildLock --panicOnWarning
 	cd test && go test -count=1 -v ./site
+
+comparison: control-plane $(BIN)/external-secrets ## Run a CronJob, External Secrets and the operator beside each other for half an hour, and print the README's table of them (needs curl).
+	cd test && go test -count=1 -timeout 90m -v ./comparison
 
 fuzz: ## Fuzz what reads foreign input, FUZZTIME (5000x, that many inputs) each.
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | sort); do \
@@ -210,6 +213,7 @@ tool_scrape-config  = .
 tool_source-controller = github.com/fluxcd/source-controller
 tool_kustomize-controller = github.com/fluxcd/kustomize-controller
 tool_hugo           = github.com/gohugoio/hugo
+tool_external-secrets = github.com/external-secrets/external-secrets
 tool_sops           = github.com/getsops/sops/v3/cmd/sops
 tool_age-keygen     = filippo.io/age/cmd/age-keygen
 tool_golangci-lint  = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
