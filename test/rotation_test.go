@@ -127,11 +127,17 @@ func TestARotationInEveryOrderLeavesNoGapAndNoNeedlessRequest(t *testing.T) {
 			w.refreshAfterwards(r)
 
 			refused, issued := 0, 0
+			var refusedAt time.Time
 			for _, request := range w.sfmc.Requests() {
 				if request.Issued {
 					issued++
 				} else {
 					refused++
+					refusedAt = request.Time
+				}
+				if request.Issued && !refusedAt.IsZero() {
+					w.Expect(request.Time).To(BeTemporally("<=", refusedAt.Add(10*time.Second)), "the other client secret is tried at once, but for one step of the clock")
+					refusedAt = time.Time{}
 				}
 			}
 			w.Expect(refused).To(Equal(told.refused))

@@ -112,7 +112,7 @@ func (r *Reconciler) findToken(ctx context.Context, a *attempt) error {
 		a.take(newest)
 		return nil
 	}
-	if why := r.issuer.WhyWaiting(want); why != nil {
+	if why := r.issuer.WhyWaiting(want, len(a.read.identities)); why != nil {
 		return a.waits(why, r.clock.Now())
 	}
 	return r.obtainToken(ctx, a, isGood)

@@ -263,7 +263,7 @@ func (m *member) reconcile() {
 	if m.held != nil {
 		m.want.LifeLeft = max(0, time.Until(m.held.ExpiresAt))
 	}
-	why := m.WhyWaiting(&m.want)
+	why := m.WhyWaiting(&m.want, len(m.want.Candidates))
 	if why == nil {
 		var obtained Obtained
 		if obtained, why = m.Ask(context.Background(), &m.want); why == nil {

@@ -185,10 +185,12 @@ func (d *desk) obtain(want *Want) (Obtained, error) {
 	d.t.Helper()
 	for {
 		before := d.woken(want.Asker)
+		why := d.WhyWaiting(want, len(want.Candidates))
 		obtained, err := d.Ask(d.t.Context(), want)
 		if !errors.Is(err, errUnderWay) {
 			return obtained, err
 		}
+		NewWithT(d.t).Expect(kindOf(why)).NotTo(Equal(sfmc.Refused), "whoever is told to wait for that doesn't ask")
 		NewWithT(d.t).Eventually(d.woken, 10*time.Second, time.Millisecond).WithArguments(want.Asker).
 			Should(BeNumerically(">", before))
 		d.settle()

@@ -148,18 +148,18 @@ func TestWhoeverWaitsNeedNotAskAgainUnlessSomethingChanged(t *testing.T) {
 	d := openSlowDesk(t, 1)
 	d.gets(d.want(apac, "a"))
 	want := d.want(emea, "a")
-	g.Expect(d.WhyWaiting(want)).To(Succeed(), "it hasn't asked yet")
+	g.Expect(d.WhyWaiting(want, 1)).To(Succeed(), "it hasn't asked yet")
 	_, err := d.Ask(t.Context(), want)
 	g.Expect(err).To(MatchError(errNoSlot))
-	g.Expect(d.WhyWaiting(want)).To(MatchError(errNoSlot))
+	g.Expect(d.WhyWaiting(want, 1)).To(MatchError(errNoSlot))
 
 	changed := *want
 	changed.Causes = "other credentials"
-	g.Expect(d.WhyWaiting(&changed)).To(Succeed(), "it may want another identity")
+	g.Expect(d.WhyWaiting(&changed, 1)).To(Succeed(), "it may want another identity")
 
 	d.pass(10 * time.Second)
 	d.settle()
-	g.Expect(d.WhyWaiting(want)).To(Succeed(), "there is a token for it")
+	g.Expect(d.WhyWaiting(want, 1)).To(Succeed(), "there is a token for it")
 	d.gets(want)
 }
 

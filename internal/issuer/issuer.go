@@ -141,9 +141,9 @@ func (i *Issuer) Ask(ctx context.Context, want *Want) (Obtained, error) {
 	return Obtained{Refused: refused}, why
 }
 
-// WhyWaiting returns why an asker waits for what it wanted before; nil if it doesn't, and must ask. Then it has no need
-// to know candidates.
-func (i *Issuer) WhyWaiting(want *Want) error {
+// WhyWaiting returns why an asker waits for what it wanted before; nil if it doesn't, and must ask: also if a token for
+// another one of its client secrets may do, for which it hasn't asked yet. It has no need to know candidates.
+func (i *Issuer) WhyWaiting(want *Want, secrets int) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	entries := i.asked[want.Asker]
@@ -153,10 +153,14 @@ func (i *Issuer) WhyWaiting(want *Want) error {
 		}
 	}
 	var why error
+	now := i.options.Clock.Now()
 	for _, e := range entries {
-		if why = e.pending(want, i.options.Clock.Now()); why == nil || !e.isRefusal(why) {
-			break
+		if why = e.pending(want, now); why == nil || !e.isRefusal(why) && !e.gate.isHeldAsDead(now) {
+			return why
 		}
+	}
+	if len(entries) < secrets {
+		return nil
 	}
 	return why
 }

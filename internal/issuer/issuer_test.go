@@ -65,7 +65,7 @@ func TestAllWhoWantOneTokenShareOneRefusal(t *testing.T) {
 	release()
 	for _, want := range wants {
 		g.Expect(d.woken(want.Asker)).To(Equal(1))
-		why := d.WhyWaiting(want)
+		why := d.WhyWaiting(want, 1)
 		failed, wait := d.fails(want)
 		g.Expect(failed).To(Equal(why))
 		g.Expect(kindOf(failed)).To(Equal(sfmc.Refused))

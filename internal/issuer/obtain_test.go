@@ -214,7 +214,7 @@ func TestTheActiveClientSecretIsTriedFirstAgainWhenTheStagedOneWasRefusedLast(t 
 	again, err := d.obtain(want)
 	g.Expect(again).To(Equal(obtained))
 	g.Expect(d.problemOf(err)).To(Equal(failed))
-	g.Expect(d.WhyWaiting(want)).To(Equal(err))
+	g.Expect(d.WhyWaiting(want, 2)).To(Equal(err))
 	g.Expect(d.asked()).To(BeEmpty())
 
 	g.Expect(d.server.DisablePackage(hushID, false)).To(Succeed())
