@@ -224,7 +224,9 @@ func TestDocsCommandsRun(t *testing.T) {
 	w.Expect(w.alive(w.held("package-owner"), "510000001")).To(BeTrue())
 	w.Expect(admin.Get(w.ctx, client.ObjectKeyFromObject(argoCD), argoCD)).To(Succeed())
 	w.Expect(argoCD.Data).To(HaveKey("resource.customizations.health.sfmctoken.dev_SFMCToken"))
-	w.Expect(w.sfmc.CountFor(w.sampleClientID(), "510004567")).To(Equal(3), "one request for the first token, one for each refresh that the reader asks for")
+	pkg, _, err := harness.SamplePackage()
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Expect(w.sfmc.CountFor(pkg.ClientID, "510004567")).To(Equal(3), "one request for the first token, one for each refresh that the reader asks for")
 }
 
 // shell runs commands in a clone of this repository, with the test's control plane as the current cluster.
@@ -237,36 +239,11 @@ func (w *world) newShell() *shell {
 	w.t.Helper()
 	clone, err := harness.NewShell(w.t.TempDir(), cluster.Kubeconfig(), cluster.AssetsDir())
 	w.Expect(err).NotTo(HaveOccurred())
-	s := &shell{world: w, Shell: clone}
-	s.useStandIn()
-	return s
-}
-
-// sampleCredentials are those of config/samples.
-func (w *world) sampleCredentials() map[string]string {
-	w.t.Helper()
-	var secret corev1.Secret
-	w.Expect(yaml.Unmarshal(readSample(w.WithT, "credentials.yaml"), &secret)).To(Succeed())
-	return secret.StringData
-}
-
-func (w *world) sampleClientID() string { return w.sampleCredentials()["client_id"] }
-
-// useStandIn does what the documents ask the reader for: it makes the package, and puts the tenant's address into the
-// credentials.
-func (s *shell) useStandIn() {
-	credentials := s.sampleCredentials()
-	s.Expect(s.sfmc.AddPackage(sfmctest.Package{
-		ClientID:     credentials["client_id"],
-		ClientSecret: credentials["client_secret"],
-		AccountID:    "510000001",
-		AccountIDs:   []string{"510004567", "510009999"},
-		Scopes:       []string{"journeys_read", "data_extensions_write"},
-	})).To(Succeed())
-	for _, name := range []string{"credentials.yaml", "gitops/platform/credentials.yaml"} {
-		edited := strings.Replace(string(readSample(s.WithT, name)), credentials["auth_base_uri"], s.sfmc.URL(), 1)
-		s.Expect(os.WriteFile(filepath.Join(s.Dir, "config", "samples", name), []byte(edited), 0o600)).To(Succeed())
-	}
+	pkg, _, err := harness.SamplePackage()
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Expect(w.sfmc.AddPackage(pkg)).To(Succeed())
+	w.Expect(clone.UseStandIn(w.sfmc)).To(Succeed())
+	return &shell{world: w, Shell: clone}
 }
 
 // run runs a block and returns what it printed on stdout.

@@ -1,6 +1,6 @@
-// Command demo shows the operator at work, from nothing and without a Salesforce tenant: it starts a control plane, the
-// operator and a stand-in for Marketing Cloud on loopback addresses, applies the sample manifests, calls the API with
-// the token that appears, watches one refresh, and cleans up. It reads no kubeconfig but its own.
+// Command demo shows the operator at work, from nothing and without a Salesforce tenant: beside a control plane, the
+// operator and a stand-in for Marketing Cloud on loopback addresses it runs the commands of the README and some more,
+// shows what they print, and cleans up. It reads no kubeconfig but its own.
 package main
 
 import (
@@ -10,147 +10,140 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
-
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/sfmctoken/sfmctoken-operator/hack/localcluster"
 	"github.com/sfmctoken/sfmctoken-operator/internal/sfmctest"
 	"github.com/sfmctoken/sfmctoken-operator/test/harness"
 )
 
+// tokenLife is short, so that a refresh is seen soon.
+const tokenLife = 30 * time.Second
+
+// further are commands that come after the README's, each with what it shows. $CA and $REST_HOST are the stand-in's.
+var further = [][2]string{
+	{"The target Secret, and what people are told", `kubectl -n marketing describe secret journeys
+kubectl -n marketing describe sfmctoken journeys`},
+	{"Whom does the token act for? The plugin of kubectl asks Marketing Cloud", `go install ./cmd/kubectl-sfmctoken
+kubectl sfmctoken whoami journeys -n marketing --ca-file "$CA" --allow-rest-host "$REST_HOST"`},
+	{"Watch one refresh: the token is replaced after two thirds of its life", `timeout 25 kubectl -n marketing get sfmctokens --watch --output-watch-events || true
+kubectl sfmctoken whoami journeys -n marketing --ca-file "$CA" --allow-rest-host "$REST_HOST"`},
+	{"Delete it: the Secret goes with it", `kubectl -n marketing delete sfmctoken journeys
+kubectl -n marketing wait --for=delete secret/journeys --timeout=60s
+kubectl -n marketing get secrets`},
+}
+
 func main() {
-	if err := run(os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "\nThe demo failed:", err)
-		os.Exit(1)
-	}
-}
-
-// demo is what the steps share.
-type demo struct {
-	out      io.Writer
-	dir      string // of temporary files
-	fail     context.CancelCauseFunc
-	samples  samples
-	cluster  *localcluster.Cluster
-	client   kubernetes.Interface // a cluster admin's
-	standIn  *sfmctest.Server
-	operator *operator
-	// seen are the tokens that the target Secret was found to hold, in order.
-	seen []string
-	// blank tells whether the last line shown is blank.
-	blank bool
-	// undo is what is left to be stopped and removed, in the order it was started.
-	undo []func() error
-}
-
-// run goes through the steps and returns the first failure. Nothing is left behind in any case.
-func run(out io.Writer) error {
-	started := time.Now()
 	// They stay caught until the end, so that a second Ctrl-C can't cut the clean-up short. SIGPIPE is one of them:
 	// otherwise `make demo | head` would leave everything behind.
-	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	// The samples and the module of the control plane's programs are found from the repository's root, which is also
-	// where a person types the commands shown.
-	if err := os.Chdir(harness.Path()); err != nil {
-		return err
+	started := time.Now()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "\nThe demo failed:", errors.Join(context.Cause(ctx), err))
+		os.Exit(1) //nolint:gocritic // nothing is left to be stopped
 	}
-	ctx, cancel := context.WithCancelCause(interrupt)
-	defer cancel(nil)
-	d := &demo{out: out, fail: cancel}
-	err := d.takeSteps(ctx)
+	fmt.Printf("\nAll of it worked, in %s, and nothing is left running.\n", time.Since(started).Round(time.Second))
+}
+
+func run(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "sfmctoken-demo-")
 	if err != nil {
-		// What a step says of a command that was interrupted is not the reason.
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		if interrupt.Err() == nil {
-			d.showOperatorLog()
-		}
-		d.say("\nCleaning up …")
-	}
-	if err := errors.Join(err, d.cleanUp()); err != nil {
 		return err
 	}
-	d.say("All of it worked, in %s, and nothing is left running.", time.Since(started).Round(time.Second))
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	fmt.Print(`A Kubernetes control plane on 127.0.0.1. The first time, etcd, kube-apiserver, kube-controller-manager and kubectl
+are built from source, which takes minutes; they are kept in .cache/localcluster. The kubectl below is theirs, and your
+own kubeconfig is neither read nor written.
+
+`)
+	// Once it runs, it ends after the operator, whoever interrupts: that gives its Lease back.
+	clusterCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	detach := context.AfterFunc(ctx, cancel)
+	shared, err := harness.Start(clusterCtx, localcluster.Options{Out: os.Stdout})
+	detach()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, shared.Cluster.Stop()) }()
+
+	pkg, _, err := harness.SamplePackage()
+	if err != nil {
+		return err
+	}
+	standIn, err := sfmctest.NewServer(sfmctest.Options{ExpiresIn: tokenLife, Life: tokenLife, Packages: []sfmctest.Package{pkg}})
+	if err != nil {
+		return err
+	}
+	defer standIn.Close()
+	fmt.Printf("\nA stand-in for Marketing Cloud at %s: its tokens live %s, and not 18 minutes. The operator runs beside it\n"+
+		"as a process, with the rights of its ServiceAccount, since there is no node for the Pods of config/default.\n", standIn.URL(), tokenLife)
+	log := &harness.Log{}
+	operator, err := harness.StartProcess(harness.ProcessOptions{
+		Config: shared.Operator, Dir: dir, AuthHosts: []string{standIn.Host()}, CA: standIn.CACert(), Log: log,
+		Flags: []string{"--leader-elect", "--leader-election-namespace=" + harness.SystemNamespace},
+	})
+	if err != nil {
+		return err
+	}
+	defer harness.RemoveProgram()
+	defer func() {
+		grace, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if code := operator.Terminate(grace); err != nil || code != 0 {
+			err = errors.Join(err, fmt.Errorf("the operator ended with exit code %d; the end of its log:\n%s", code, log))
+		}
+	}()
+	if err := show(ctx, os.Stdout, dir, shared.Cluster, standIn); err != nil {
+		return err
+	}
+	const account = "510004567" // of the sample
+	requests := standIn.CountFor(pkg.ClientID, account)
+	fmt.Printf("\nToken requests for that business unit: %d.\n", requests)
+	if requests < 2 {
+		return errors.New("no refresh was seen")
+	}
 	return nil
 }
 
-func (d *demo) takeSteps(ctx context.Context) error {
-	for i, step := range []struct {
-		title string
-		take  func(context.Context) error
-	}{
-		{"Start a Kubernetes control plane and install the operator's manifests", d.startControlPlane},
-		{"Start the stand-in for Marketing Cloud and the operator", d.startPrograms},
-		{"Apply the samples", d.applySamples},
-		{"Wait for the tokens", d.awaitTokens},
-		{"Call the REST API with the token", d.callWithToken},
-		{"Watch one refresh", d.watchRefresh},
-		{"Clean up", d.removeAll},
-	} {
-		d.printLine("")
-		d.printLine(fmt.Sprintf("%d. %s", i+1, step.title))
-		d.printLine("")
-		if err := step.take(ctx); err != nil {
-			return fmt.Errorf("step %d: %w", i+1, err)
+// show runs the commands of the README, which a person would type in a clone of this repository, and further ones.
+func show(ctx context.Context, out io.Writer, dir string, cluster *localcluster.Cluster, standIn *sfmctest.Server) error {
+	shell, err := harness.NewShell(filepath.Join(dir, "clone"), cluster.Kubeconfig(), cluster.AssetsDir())
+	if err != nil {
+		return err
+	}
+	if err := shell.UseStandIn(standIn); err != nil {
+		return err
+	}
+	shell.Set("CA", filepath.Join(dir, "ca.pem")) // as the operator got it
+	shell.Set("REST_HOST", standIn.Host())
+	readme, err := harness.ReadDocument("README.md")
+	if err != nil {
+		return err
+	}
+	var commands []string
+	for _, block := range readme.Blocks {
+		if block.Lang == "sh" && strings.HasPrefix(block.Text, "kubectl ") {
+			commands = append(commands, block.Text)
+		}
+	}
+	first := "The commands of the README. The sample's credentials are invented; their address is the stand-in's here"
+	for i, step := range append([][2]string{{first, strings.Join(commands, "")}}, further...) {
+		fmt.Fprintf(out, "\n%d. %s\n", i+1, step[0])
+		for command := range strings.Lines(step[1]) {
+			fmt.Fprintf(out, "\n   $ %s\n", strings.TrimSpace(command))
+			printed, err := shell.Run(ctx, command)
+			for line := range strings.Lines(printed) {
+				fmt.Fprintf(out, "   %s", line)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
-}
-
-// onCleanUp registers what ends or removes something that was just started or made.
-func (d *demo) onCleanUp(undo func() error) { d.undo = append(d.undo, undo) }
-
-// cleanUp ends what was started, the latest first. Calling it again does nothing.
-func (d *demo) cleanUp() error {
-	var failures []error
-	for _, undo := range slices.Backward(d.undo) {
-		failures = append(failures, undo())
-	}
-	d.undo = nil
-	return errors.Join(failures...)
-}
-
-// say tells the person something.
-func (d *demo) say(format string, args ...any) { d.show(fmt.Sprintf(format, args...)) }
-
-// show prints text as part of a step.
-func (d *demo) show(text string) {
-	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
-		d.printLine("   " + line)
-	}
-}
-
-// printLine prints a line, but never two blank ones in a row.
-func (d *demo) printLine(line string) {
-	line = strings.TrimRight(line, " ")
-	if line != "" || !d.blank {
-		_, _ = fmt.Fprintln(d.out, line)
-	}
-	d.blank = line == ""
-}
-
-// kubectl runs kubectl and shows the command and what it printed.
-func (d *demo) kubectl(ctx context.Context, args ...string) error {
-	d.say("$ kubectl %s", strings.Join(args, " "))
-	return d.showResult(d.cluster.Kubectl(ctx, args...))
-}
-
-// showResult shows what a command printed, and a blank line after it.
-func (d *demo) showResult(printed string, err error) error {
-	d.show(printed)
-	d.printLine("")
-	return err
-}
-
-func (d *demo) showOperatorLog() {
-	if d.operator == nil {
-		return
-	}
-	d.say("\nThe end of the operator's log:\n\n%s", d.operator.lastLogLines(20))
 }
