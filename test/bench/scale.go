@@ -40,9 +40,9 @@ func (p population) names() []string {
 	return names
 }
 
-// life is one that the API server of this machine can bear: a refresh every 16 ms.
+// life is one that the API server of two cores can bear: a refresh about every 11 ms.
 func (p population) life() time.Duration {
-	return max(20*time.Second, time.Duration(p.tokens)*24*time.Millisecond)
+	return max(20*time.Second, time.Duration(p.tokens)*16*time.Millisecond)
 }
 
 // cost is a figure of a population: how much, and of which unit.
@@ -248,8 +248,8 @@ func (s *scaled) refresh(ctx context.Context) (err error) {
 		return err
 	}
 	s.each("a refresh", r, r.calls.updateSecrets)
-	s.promise(r.calls.patchStatuses == r.calls.updateSecrets && r.calls.reads == 0 && r.calls.events == 0,
-		"two requests for each of %d refreshes: %+v", r.calls.updateSecrets, r.calls)
+	s.promise(r.calls.patchStatuses == r.calls.updateSecrets && r.calls.reads <= r.calls.updateSecrets && r.calls.events == 0,
+		"two writes and at most one read for each of %d refreshes: %+v", r.calls.updateSecrets, r.calls)
 	s.add("most token requests in a second", "%.0f", float64(most), false)
 	s.add("token requests in a second, in the mean", "%.1f", mean, false)
 	s.add("leader's memory at peak, MiB", "%.0f", float64(r.usage.peak)/1024, true)
