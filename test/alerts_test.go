@@ -223,25 +223,26 @@ func TestTheRulesNameMetricsThatTheOperatorServes(t *testing.T) {
 	w.token("journeys")
 	status := w.ready("journeys").Status
 	w.Expect(status.ExpiresAt.Sub(status.LastRefreshAt.Time)).To(Equal(testedLife))
-	response, err := http.Get("http://" + address + "/metrics")
-	w.Expect(err).NotTo(HaveOccurred())
-	defer response.Body.Close()
-	served, err := io.ReadAll(response.Body)
-	w.Expect(err).NotTo(HaveOccurred())
-	w.Expect(string(served)).To(ContainSubstring("leader_election_master_status{name=\"sfmctoken-operator\"} 1\n"))
-
-	var metrics []string
-	for _, match := range regexp.MustCompile(`(?m)^# TYPE (\w+) `).FindAllStringSubmatch(string(served), -1) {
-		metrics = append(metrics, match[1])
-	}
 	all, _ := rules(w.WithT)
-	for _, rule := range all {
-		names := metricsIn(rule.Expr)
-		w.Expect(names).NotTo(BeEmpty(), rule.Expr)
-		for _, name := range names {
-			w.Expect(metrics).To(ContainElement(name), rule.Expr)
+	w.Eventually(func(g Gomega) { // its cache may show the status later than ours
+		response, err := http.Get("http://" + address + "/metrics")
+		g.Expect(err).NotTo(HaveOccurred())
+		defer response.Body.Close()
+		served, err := io.ReadAll(response.Body)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(string(served)).To(ContainSubstring("leader_election_master_status{name=\"sfmctoken-operator\"} 1\n"))
+		var metrics []string
+		for _, match := range regexp.MustCompile(`(?m)^# TYPE (\w+) `).FindAllStringSubmatch(string(served), -1) {
+			metrics = append(metrics, match[1])
 		}
-	}
+		for _, rule := range all {
+			names := metricsIn(rule.Expr)
+			g.Expect(names).NotTo(BeEmpty(), rule.Expr)
+			for _, name := range names {
+				g.Expect(metrics).To(ContainElement(name), rule.Expr)
+			}
+		}
+	}).Should(Succeed())
 	w.Expect(w.terminate(leader)).To(Equal(0))
 }
 

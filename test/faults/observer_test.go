@@ -9,7 +9,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -91,11 +93,15 @@ func (o *observer) start(ctx context.Context, namespaces []string) {
 		}, managed)
 	})
 	o.done.Go(func() {
-		follow(ctx, func() client.ObjectList { return &v1alpha1.SFMCTokenList{} }, func(client.ObjectList) {}, func(event watch.Event) {
-			if token, ok := event.Object.(*v1alpha1.SFMCToken); ok && ours(token) {
+		saw := func(object runtime.Object) error {
+			if token, ok := object.(*v1alpha1.SFMCToken); ok && ours(token) {
 				o.sawStatus(token)
 			}
-		})
+			return nil
+		}
+		// The API server ends a watch that can't keep up: what it would have shown is in the next list.
+		listed := func(list client.ObjectList) { _ = meta.EachListItem(list, saw) }
+		follow(ctx, func() client.ObjectList { return &v1alpha1.SFMCTokenList{} }, listed, func(event watch.Event) { _ = saw(event.Object) })
 	})
 	o.done.Go(func() { every(ctx, glance, o.look) })
 	o.done.Go(func() { o.probe(ctx, namespaces[0]) })
