@@ -43,12 +43,13 @@ test: checks faults fuzz ## Run every check and test that needs no node (that is
 
 ##@ Pieces of test
 
-checks: lint check-generate unit integration ## Run what measures nothing, so that it may run beside e2e.
+checks: check-generate lint unit integration ## Run what measures nothing, so that it may run beside e2e.
 
 tools: $(BIN)/localcluster $(INTEGRATION_TOOLS) $(addprefix $(BIN)/,$(CHECK_TOOLS)) ## Build the tools that the tests need.
 
 unit: ## Run the tests that need no control plane.
-	CGO_ENABLED=1 $(QUICK) go test -race -exec 'env -u GOGC' ./...
+	CGO_ENABLED=1 $(QUICK) go test -race -exec 'env -u GOGC' ./api/... ./internal/... ./hack/...
+	go test ./cmd/...
 
 integration: control-plane $(INTEGRATION_TOOLS) ## Run the tests against a real control plane.
 	cd hack/localcluster && go test -count=1 ./...
