@@ -30,8 +30,9 @@ const shutdownTimeout = 45 * time.Second
 
 type settings struct {
 	controller.Options
-	caFile, logLevel, metricsAddress, metricsCertDir, probeAddress, leaderElectionNamespace string
-	leaderElect, metricsSecure                                                              bool
+	caFile, logLevel, metricsAddress, metricsCertDir, probeAddress, pprofAddress string
+	leaderElectionNamespace                                                      string
+	leaderElect, metricsSecure                                                   bool
 }
 
 // addTo is a flag that can be given several times, or once with commas. Without a value it would mean the opposite.
@@ -80,6 +81,8 @@ func main() {
 			"Default: a certificate that the operator signs itself.")
 	flag.StringVar(&s.probeAddress, "health-probe-bind-address", ":8081",
 		"Address of the probes /healthz and /readyz; 0 for none.")
+	flag.StringVar(&s.pprofAddress, "pprof-bind-address", "0", "Address of Go's profiles at /debug/pprof, for example "+
+		"127.0.0.1:6060; whoever can reach it can read them. Default: 0, none.")
 	showsVersion := flag.Bool("version", false, "Print what this was built from, and end.")
 	flag.Parse()
 	if *showsVersion {
@@ -149,6 +152,7 @@ func (s settings) managerOptions() ctrl.Options {
 	options.LeaderElectionReleaseOnCancel = true // run returns, and the process ends, as soon as the manager has
 	options.GracefulShutdownTimeout = ptr.To(shutdownTimeout)
 	options.HealthProbeBindAddress = s.probeAddress
+	options.PprofBindAddress = s.pprofAddress
 	options.Metrics = metricsserver.Options{
 		BindAddress:   s.metricsAddress,
 		SecureServing: s.metricsSecure,

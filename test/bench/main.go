@@ -36,6 +36,7 @@ type settings struct {
 	scale int
 	// beside is another operator's program, to be measured in the same run; empty for none.
 	beside string
+	profiler
 }
 
 func main() {
@@ -51,6 +52,7 @@ func main() {
 	flag.IntVar(&s.repetitions, "repetitions", 20, "How often each change of access is made.")
 	flag.StringVar(&s.beside, "beside", "", "`PROGRAM` of another version of the operator, measured in the same rounds. Nothing is promised of it.")
 	flag.IntVar(&s.scale, "scale", 0, "Instead of all this: 100, 1,000 and 10,000 SFMCTokens, those that are at most `N`, with two replicas, through three lives.")
+	flag.StringVar(&s.dir, "profiles", "", "With -scale: a `DIRECTORY` for profiles of the operator and of kube-apiserver.")
 	quick := flag.Bool("quick", false, "A smoke run: 100 tokens, 300 at the larger restart, one round, 5 repetitions, and shorter lives.")
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard))) // or controller-runtime complains

@@ -58,7 +58,7 @@ type scaled struct {
 	population
 	keys            []client.ObjectKey
 	leader, standby *child
-	metrics         string // the leader's address
+	metrics, pprof  string // the leader's addresses
 	costs           []cost
 }
 
@@ -156,15 +156,21 @@ func (s *scaled) populate(ctx context.Context) error {
 }
 
 // startReplica starts a replica that works while it holds the Lease.
-func (s *scaled) startReplica() (replica *child, metrics string, err error) {
-	if metrics, err = harness.FreeAddress(); err != nil {
-		return nil, "", err
+func (s *scaled) startReplica() (*child, error) {
+	var addresses [2]string
+	for i := range addresses {
+		var err error
+		if addresses[i], err = harness.FreeAddress(); err != nil {
+			return nil, err
+		}
 	}
-	replica, err = s.startOperator(append([]string{
+	if s.leader == nil {
+		s.metrics, s.pprof = addresses[0], addresses[1]
+	}
+	return s.startOperator(append([]string{
 		"--leader-elect", "--leader-election-namespace=" + harness.SystemNamespace,
-		"--metrics-bind-address=" + metrics, "--metrics-secure=false",
+		"--metrics-bind-address=" + addresses[0], "--metrics-secure=false", "--pprof-bind-address=" + addresses[1],
 	}, unpaced...)...)
-	return replica, metrics, err
 }
 
 // create measures the first tokens of all.
@@ -178,7 +184,7 @@ func (s *scaled) create(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	if s.leader, s.metrics, err = s.startReplica(); err != nil {
+	if s.leader, err = s.startReplica(); err != nil {
 		return err
 	}
 	ended, err := tokens.until(ctx, s.leader, s.tokens, holdsLong)
@@ -205,7 +211,7 @@ func (s *scaled) each(what string, r row, n int) {
 
 // refresh measures three lives, into which the tokens come spread over time, as they are where people made them.
 func (s *scaled) refresh(ctx context.Context) (err error) {
-	if s.standby, _, err = s.startReplica(); err != nil {
+	if s.standby, err = s.startReplica(); err != nil {
 		return err
 	}
 	if err := errors.Join(waitIdle(ctx, s.standby), waitIdle(ctx, s.leader)); err != nil {
@@ -227,10 +233,14 @@ func (s *scaled) refresh(ctx context.Context) (err error) {
 		}
 		<-turn.C
 	}
+	profiled := s.during(ctx, s.bench, s.pprof, fmt.Sprint("refresh-", s.tokens), 20*time.Second)
 	select {
 	case <-time.After(3 * s.life()):
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if err := profiled(); err != nil {
+		return err
 	}
 	most, mean, err := s.standIn.busiestSecond(ctx)
 	if err != nil {
@@ -304,7 +314,7 @@ func (s *scaled) restart(ctx context.Context) (err error) {
 		return err
 	}
 	began := time.Now()
-	if s.leader, s.metrics, err = s.startReplica(); err != nil {
+	if s.leader, err = s.startReplica(); err != nil {
 		return err
 	}
 	served, err := s.changeServed(ctx, s.leader, "restarted")
