@@ -247,6 +247,41 @@ func TestATokenGoesWithTheCredentialsSecretOfAnotherNamespace(t *testing.T) {
 	w.Expect(w.secret("journeys").Data).To(BeEmpty())
 }
 
+// TestCredentialsThatGetTheOperatorsLabelAreStillThere: they go from the one cache of Secrets to the other.
+func TestCredentialsThatGetTheOperatorsLabelAreStillThere(t *testing.T) {
+	w := newWorld(t)
+	platform := w.platform()
+	w.grant(platform, "emea")
+	w.token("journeys", from(platform, "package"))
+	w.ready("journeys")
+	before := w.secret("journeys").ResourceVersion
+	credentials := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: platform, Name: "package"}}
+	for range 10 {
+		for _, value := range []string{"sfmctoken-operator", "somebody-else"} {
+			change(w, credentials, func(secret *corev1.Secret) {
+				metav1.SetMetaDataLabel(&secret.ObjectMeta, "app.kubernetes.io/managed-by", value)
+			})
+		}
+	}
+	change(w, credentials, func(secret *corev1.Secret) { secret.Labels["app.kubernetes.io/managed-by"] = "sfmctoken-operator" })
+	w.Eventually(w.running.Idle).Should(BeTrue())
+	w.Expect(w.secret("journeys").ResourceVersion).To(Equal(before), "it was never without them")
+	w.Expect(w.sfmc.Count()).To(Equal(1))
+
+	// And a change of them is noticed there, too.
+	rotated := w.pkg
+	rotated.ClientID, rotated.ClientSecret = "client-id-of-another", "another-secret"
+	w.Expect(w.sfmc.AddPackage(rotated)).To(Succeed())
+	change(w, credentials, func(secret *corev1.Secret) {
+		secret.Data["client_id"], secret.Data["client_secret"] = []byte(rotated.ClientID), []byte(rotated.ClientSecret)
+	})
+	w.Eventually(func() int { return w.sfmc.CountFor(rotated.ClientID, unit) }).Should(Equal(1))
+	w.Eventually(func() bool { return w.alive(w.held("journeys"), unit) }).Should(BeTrue())
+	w.deleteCredentials(platform)
+	w.says("journeys", "Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound")
+	w.Expect(w.secret("journeys").Data).To(BeEmpty())
+}
+
 // denyReads lets nobody's Secret be read by the operator, which still hears of them.
 func (w *world) denyReads() (allow func()) {
 	w.t.Helper()

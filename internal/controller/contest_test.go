@@ -44,7 +44,7 @@ func (a *arena) List(context.Context, client.ObjectList, ...client.ListOption) e
 // Get tells the metadata of the target Secret, as the API server has it.
 func (a *arena) Get(_ context.Context, _ client.ObjectKey, obj client.Object, _ ...client.GetOption) error {
 	a.asked++
-	obj.(*metav1.PartialObjectMetadata).ManagedFields = a.managed
+	obj.SetManagedFields(a.managed)
 	return a.lost
 }
 
@@ -412,7 +412,7 @@ func TestWhatWaitsToBePutRightIsNotReadAgainUnlessThereIsMoreToDo(t *testing.T) 
 	} {
 		t.Run(name, func(t *testing.T) {
 			a = newArena(t)
-			a.r.credentials = &credentials.Store{Metadata: a, Cache: a}
+			a.r.credentials = &credentials.Store{Live: a, Metadata: a, Cache: a}
 			a.r.issuer = issuer.New(issuer.Options{Clock: a.clock})
 			version, err := a.r.credentials.Of(a.obj).Version(t.Context())
 			a.Expect(err).NotTo(HaveOccurred())

@@ -36,7 +36,7 @@ type objects struct {
 	// client reads from the cache, live from the API server.
 	client client.Client
 	live   client.Reader
-	// metadata has the metadata of all Secrets, also of those that aren't targets.
+	// metadata has the metadata of Secrets without the operator's label.
 	metadata client.Reader
 	// newer has objects that the cache hasn't shown yet, by kind and name.
 	newer *lru.Cache
@@ -152,7 +152,7 @@ func (o *objects) readTarget(ctx context.Context, obj *v1alpha1.SFMCToken) (targ
 		if err := o.metadata.Get(ctx, key, found); err != nil {
 			return target.Target{}, client.IgnoreNotFound(err)
 		}
-		if !target.IsManaged(found) && !target.BelongsTo(found, obj) {
+		if !target.BelongsTo(found, obj) {
 			return target.Target{}, target.Conflict(found)
 		}
 		if err := o.live.Get(ctx, key, secret); err != nil {

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -53,7 +52,6 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(corev1.AddToScheme(scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	managed := labels.SelectorFromSet(labels.Set{target.ManagedByLabel: target.ManagedByValue})
 	return ctrl.Options{
 		Scheme:   scheme,
 		NewCache: newCache,
@@ -62,7 +60,7 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 			DefaultTransform:  keep,
 			ByObject: map[client.Object]cache.ByObject{
 				// Of Secrets, only the targets are held in memory; see keep.
-				&corev1.Secret{}:                    {Label: managed},
+				&corev1.Secret{}:                    {Label: target.Managed(true)},
 				credentials.MetadataOf("Namespace"): {Transform: credentials.KeepOfNamespace},
 			},
 		},
@@ -139,10 +137,10 @@ func watch(mgr ctrl.Manager, r *Reconciler, secretMetadata cache.Cache, options 
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named(Name).
 		For(&v1alpha1.SFMCToken{}, builder.WithPredicates(specOrRequest)).
-		WatchesRawSource(source.Kind(mgr.GetCache(), &corev1.Secret{},
-			handler.TypedEnqueueRequestsFromMapFunc(affected.byTarget))).
-		WatchesRawSource(source.Kind(secretMetadata, credentials.MetadataOf("Secret"),
-			handler.TypedEnqueueRequestsFromMapFunc(affected.byMetadata))).
+		WatchesRawSource(source.Kind[client.Object](mgr.GetCache(), &corev1.Secret{},
+			handler.EnqueueRequestsFromMapFunc(affected.bySecret))).
+		WatchesRawSource(source.Kind[client.Object](secretMetadata, credentials.MetadataOf("Secret"),
+			handler.EnqueueRequestsFromMapFunc(affected.bySecret))).
 		WatchesRawSource(source.Kind(mgr.GetCache(), &v1alpha1.SFMCAccessGrant{},
 			handler.TypedEnqueueRequestsFromMapFunc(affected.byGrant),
 			predicate.TypedGenerationChangedPredicate[*v1alpha1.SFMCAccessGrant]{})).

@@ -66,7 +66,7 @@ type affectedTokens struct{ reader client.Reader }
 
 func (a affectedTokens) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
 	var tokens v1alpha1.SFMCTokenList
-	if err := a.reader.List(ctx, &tokens, options...); err != nil {
+	if err := a.reader.List(ctx, &tokens, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "find the SFMCTokens that a change matters to")
 		return nil
 	}
@@ -77,18 +77,12 @@ func (a affectedTokens) list(ctx context.Context, options ...client.ListOption) 
 	return requests
 }
 
-func (a affectedTokens) byTarget(ctx context.Context, secret *corev1.Secret) []reconcile.Request {
-	return a.list(ctx, client.InNamespace(secret.Namespace), client.MatchingFields{indexTarget: secret.Name})
-}
-
-func (a affectedTokens) byMetadata(ctx context.Context, secret *metav1.PartialObjectMetadata) []reconcile.Request {
+// bySecret finds those of which a Secret is the target or the credentials.
+func (a affectedTokens) bySecret(ctx context.Context, secret client.Object) []reconcile.Request {
 	waker := credentials.SecretWaker(client.ObjectKeyFromObject(secret))
-	requests := a.list(ctx, client.MatchingFields{indexCredentials: waker})
-	if !target.IsManaged(secret) { // else the other cache has it whole
-		byName := client.MatchingFields{indexTarget: secret.Name}
-		requests = append(requests, a.list(ctx, client.InNamespace(secret.Namespace), byName)...)
-	}
-	return requests
+	byName := client.MatchingFields{indexTarget: secret.GetName()}
+	requests := a.list(ctx, client.InNamespace(secret.GetNamespace()), byName)
+	return append(requests, a.list(ctx, client.MatchingFields{indexCredentials: waker})...)
 }
 
 func (a affectedTokens) byGrant(ctx context.Context, grant *v1alpha1.SFMCAccessGrant) []reconcile.Request {
@@ -130,14 +124,15 @@ func keepOfMetadata(obj client.Object) {
 	obj.SetLabels(nil)
 }
 
-// newSecretMetadataCache watches the metadata of all Secrets: it shows when credentials change and whether a target's
-// name is taken. It is a cache of its own, because the manager's restricts Secrets to the targets, metadata included.
+// newSecretMetadataCache watches the metadata of Secrets without the operator's label, which the manager's cache leaves
+// out: it shows when credentials change and whether a target's name is taken.
 func newSecretMetadataCache(mgr ctrl.Manager, namespaces []string) (cache.Cache, error) {
 	metadata, err := newCache(mgr.GetConfig(), cache.Options{
-		Scheme:            mgr.GetScheme(),
-		Mapper:            mgr.GetRESTMapper(),
-		HTTPClient:        mgr.GetHTTPClient(),
-		DefaultNamespaces: only(namespaces),
+		Scheme:               mgr.GetScheme(),
+		Mapper:               mgr.GetRESTMapper(),
+		HTTPClient:           mgr.GetHTTPClient(),
+		DefaultNamespaces:    only(namespaces),
+		DefaultLabelSelector: target.Managed(false),
 		DefaultTransform: func(obj any) (any, error) {
 			if secret, ok := obj.(*metav1.PartialObjectMetadata); ok {
 				target.KeepMarks(secret)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sfmctoken/sfmctoken-operator/api/v1alpha1"
 	"github.com/sfmctoken/sfmctoken-operator/internal/credentials"
-	"github.com/sfmctoken/sfmctoken-operator/internal/target"
 )
 
 // indexing adds to a cache the indexes that the manager's has.
@@ -73,11 +72,11 @@ func TestAnSFMCTokenIsFoundByWhatMustWakeIt(t *testing.T) {
 		key := types.NamespacedName{Namespace: of, Name: obj.Spec.CredentialsSecretRef.Name}
 		g.Expect(credentials.Wakers(obj)).To(Equal([]string{credentials.SecretWaker(key)}))
 	}
-	g.Expect(namesOf(found.byMetadata(t.Context(), metadataOf("marketing", "sfmc-package")))).To(
+	g.Expect(namesOf(found.bySecret(t.Context(), metadataOf("marketing", "sfmc-package")))).To(
 		ConsistOf("marketing/beside", "sales/foreign"))
-	g.Expect(namesOf(found.byMetadata(t.Context(), metadataOf("sales", "sfmc-package")))).To(
+	g.Expect(namesOf(found.bySecret(t.Context(), metadataOf("sales", "sfmc-package")))).To(
 		ConsistOf("sales/namesake"))
-	g.Expect(found.byMetadata(t.Context(), metadataOf("marketing", "nobody-refers-to-it"))).To(BeEmpty())
+	g.Expect(found.bySecret(t.Context(), metadataOf("marketing", "nobody-refers-to-it"))).To(BeEmpty())
 }
 
 func TestAnSFMCTokenIsFoundByTheNameOfItsTarget(t *testing.T) {
@@ -87,13 +86,11 @@ func TestAnSFMCTokenIsFoundByTheNameOfItsTarget(t *testing.T) {
 	elsewhere := referring("sales", "journeys-token", "", "sfmc-package")
 	found := newAffectedTokens(g, renamed, elsewhere)
 	secret := aSecret("journeys-token")
-	g.Expect(namesOf(found.byTarget(t.Context(), secret))).To(Equal([]string{"marketing/renamed"}))
-	g.Expect(found.byTarget(t.Context(), aSecret("renamed"))).To(BeEmpty())
+	g.Expect(namesOf(found.bySecret(t.Context(), secret))).To(Equal([]string{"marketing/renamed"}))
+	g.Expect(found.bySecret(t.Context(), aSecret("renamed"))).To(BeEmpty())
 
 	squatter := metadataOf("marketing", "journeys-token")
-	g.Expect(namesOf(found.byMetadata(t.Context(), squatter))).To(Equal([]string{"marketing/renamed"}))
-	squatter.Labels = map[string]string{target.ManagedByLabel: target.ManagedByValue}
-	g.Expect(found.byMetadata(t.Context(), squatter)).To(BeEmpty(), "the cache of targets tells of it")
+	g.Expect(namesOf(found.bySecret(t.Context(), squatter))).To(Equal([]string{"marketing/renamed"}))
 }
 
 func TestAnSFMCTokenIsFoundByTheGrantThatItNeeds(t *testing.T) {

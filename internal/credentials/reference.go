@@ -21,7 +21,7 @@ import (
 type Store struct {
 	// Live reads from the API server: client secrets are kept in no cache.
 	Live client.Reader
-	// Metadata reads the metadata of all Secrets from a cache, Cache everything else.
+	// Metadata reads the metadata of Secrets without the operator's label from a cache, Cache everything else.
 	Metadata, Cache client.Reader
 	// Namespaces to work in, all if none. If there are, namespaces' labels may not be read.
 	Namespaces []string
@@ -128,8 +128,17 @@ func (r Reference) likelyCause(ctx context.Context) string {
 
 // Version names the credentials as they are now, by the cache. As long as it stays the same, they needn't be read.
 func (r Reference) Version(ctx context.Context) (string, error) {
-	secret := MetadataOf("Secret")
-	if err := r.store.Metadata.Get(ctx, r.Key, secret); apierrors.IsNotFound(err) {
+	var secret client.Object = MetadataOf("Secret")
+	err := r.store.Metadata.Get(ctx, r.Key, secret)
+	if apierrors.IsNotFound(err) { // or it has the operator's label
+		secret = &corev1.Secret{}
+		err = r.store.Cache.Get(ctx, r.Key, secret)
+	}
+	if apierrors.IsNotFound(err) { // or that was put on it just now, and neither cache shows it
+		secret = MetadataOf("Secret")
+		err = r.store.Live.Get(ctx, r.Key, secret)
+	}
+	if apierrors.IsNotFound(err) {
 		return "", r.notFound(ctx)
 	} else if err != nil {
 		return "", fmt.Errorf("look up the credentials Secret: %w", err)

@@ -35,9 +35,6 @@ func IsWhole(secret *corev1.Secret) bool { return secret.Type != "" }
 // KeepMarks leaves of metadata what tells whose a Secret is and which version. An annotation can hold a whole Secret.
 func KeepMarks(secret *metav1.PartialObjectMetadata) {
 	secret.ObjectMeta = marksOf(secret)
-	if IsManaged(secret) {
-		secret.Annotations = nil // another cache has the record
-	}
 }
 
 // marksOf returns what of a Secret's metadata tells whose it is, which version, and the identities of its token. How
@@ -52,10 +49,8 @@ func marksOf(secret metav1.Object) metav1.ObjectMeta {
 	if owner := metav1.GetControllerOf(secret); owner != nil && owner.Size() <= maxMark {
 		marks.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
-	for _, label := range []string{ManagedByLabel, ownerLabel} {
-		if value, found := secret.GetLabels()[label]; found && (label == ownerLabel || value == ManagedByValue) {
-			metav1.SetMetaDataLabel(&marks, label, strings.Clone(value))
-		}
+	if value, found := secret.GetLabels()[ownerLabel]; found {
+		marks.Labels = map[string]string{ownerLabel: strings.Clone(value)}
 	}
 	record := recordOf(secret)
 	mark := mustMarshal(Record{Owner: record.Owner, OwnerUID: record.OwnerUID,

@@ -75,7 +75,6 @@ func TestASecretThatCannotBeATargetOrIsTooLargeLeavesItsMarks(t *testing.T) {
 		g.Expect(left.Data).To(BeEmpty(), name)
 		g.Expect(left.Size()).To(BeNumerically("<", 2*maxMark), name)
 		g.Expect(left.UID).To(Equal(secret.UID), name)
-		g.Expect(IsManaged(left)).To(BeTrue(), name)
 		g.Expect(Of(left).Token).To(BeNil(), name)
 		g.Expect(kept(left)).To(Equal(left), "%s: a cache may do it twice", name)
 	}

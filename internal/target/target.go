@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
@@ -117,9 +119,17 @@ func OwnerName(secret metav1.Object) string {
 	return recordOf(secret).Owner
 }
 
-// IsManaged reports whether a Secret has the operator's label.
-func IsManaged(secret metav1.Object) bool {
-	return secret.GetLabels()[ManagedByLabel] == ManagedByValue
+// Managed selects the Secrets that have the operator's label, or those that don't.
+func Managed(is bool) labels.Selector {
+	operator := selection.NotEquals
+	if is {
+		operator = selection.Equals
+	}
+	requirement, err := labels.NewRequirement(ManagedByLabel, operator, []string{ManagedByValue})
+	if err != nil {
+		panic(err) // it is always the same
+	}
+	return labels.NewSelector().Add(*requirement)
 }
 
 func isSFMCToken(owner metav1.OwnerReference) bool {
