@@ -111,7 +111,7 @@ check-generate: generate ## Fail if generated files are out of date.
 bench: control-plane ## Measure the operator beside the least that its work can cost.
 	cd test && go run ./bench
 
-scale: control-plane ## Measure 100, 1,000 and 10,000 SFMCTokens, with two replicas, for three quarters of an hour.
+scale: control-plane ## Measure 100, 1,000 and 10,000 SFMCTokens, with two replicas, through three lives.
 	cd test && go run ./bench -scale 10000
 
 compat: $(BIN)/localcluster $(INTEGRATION_TOOLS) ## Run the tests against a control plane of Kubernetes K8S (1.33, or 1.33.4).

@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -32,24 +29,18 @@ func (p profiler) during(ctx context.Context, b *bench, address, what string, la
 	go func() {
 		raw, err := kubernetes.NewForConfigOrDie(b.cluster.Config()).Discovery().RESTClient().Get().AbsPath("/debug/pprof/profile").
 			Param("seconds", seconds).DoRaw(ctx)
-		failed <- errors.Join(err, os.WriteFile(filepath.Join(p.dir, what+".kube-apiserver.cpu"), raw, 0o600))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(p.dir, what+".kube-apiserver.cpu"), raw, 0o600)
+		}
+		failed <- err
 	}()
 	return func() error { return errors.Join(<-failed, <-failed) }
 }
 
 func (p profiler) save(ctx context.Context, address, path, name string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/debug/pprof/"+path, nil)
+	raw, err := fetch(ctx, "http://"+address+"/debug/pprof/"+path)
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	raw, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", path, response.Status)
-	}
-	return errors.Join(err, os.WriteFile(filepath.Join(p.dir, name), raw, 0o600))
+	return os.WriteFile(filepath.Join(p.dir, name), raw, 0o600)
 }

@@ -276,17 +276,24 @@ func (s *scaled) refresh(ctx context.Context) (err error) {
 // scrape reads the metrics as Prometheus does.
 func scrape(ctx context.Context, address string) (size int, took time.Duration, err error) {
 	began := time.Now()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	text, err := fetch(ctx, "http://"+address+"/metrics")
+	return len(text), time.Since(began), err
+}
+
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	return len(text), time.Since(began), err
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return io.ReadAll(response.Body)
 }
 
 // loseLeader kills the leader. The standby has all in its caches and waits for the Lease to run out.
